@@ -1,0 +1,33 @@
+"""Listing snapshots: one row each, every figure as it was stored.
+
+Named ``listing`` because ``list`` is a word of Python.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from ..results import SnapshotList
+from ..storage.catalog import snapshot_rows
+from ..storage.database import Database
+
+__all__ = ["list_snapshots"]
+
+
+def list_snapshots(
+    database: Database, *, source: Optional[bytes], host: Optional[str], tag: Optional[str]
+) -> SnapshotList:
+    """Return the snapshots that match all that is given, oldest first."""
+    rows = [
+        row
+        for row in snapshot_rows(database)
+        if (source is None or row.root == source)
+        and (host is None or row.host == host)
+        and (tag is None or tag in row.tags)
+    ]
+    return SnapshotList(
+        snapshots=tuple(row.to_result() for row in rows),
+        size_bytes=sum(row.size for row in rows),
+        distinct_bytes=sum(row.distinct_size for row in rows),
+        repository_bytes=database.file_bytes(),
+    )

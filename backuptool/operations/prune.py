@@ -1,0 +1,394 @@
+"""Pruning: remove snapshots, give back what nobody else uses, and make the file smaller.
+
+Owns the order of the steps and the arithmetic of who brought which content. The work follows what is removed; only
+where several sources share contents, or a removed file's content lives on elsewhere, one sweep over the catalog is
+needed to find out which snapshot has it first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any, Callable, Iterator, Optional, Sequence
+
+import attrs
+
+from ..progress import Reporter
+from ..results import Problem, PruneResult
+from ..storage import catalog
+from ..storage.compression import compress
+from ..storage.database import Database
+from ..storage.packs import PACK_SIZE, read_pack, unpack
+
+__all__ = ["prune"]
+
+#: Contents that no snapshot refers to are leftovers of an interrupted one, or belong to one that is running now. After
+#: this time they count as leftovers. A snapshot that runs longer finds them gone when it commits, and is taken again.
+_GRACE_NS = 24 * 3600 * 1_000_000_000
+
+#: Bytes packed again in one transaction, and pages given back in one.
+_BATCH_BYTES = 32 << 20
+_BATCH_PAGES = 4096
+
+_PENDING_BYTE = 1 << 30  # SQLite never uses the page that holds this byte: its locks are there
+
+
+def prune(
+    database: Database,
+    numbers: Sequence[int],
+    *,
+    dry_run: bool,
+    reporter: Reporter,
+    clock: Callable[[], int],
+) -> PruneResult:
+    """Remove snapshots.
+
+    A dry run does all of it in one transaction, measures the file that would come out, and takes it back.
+    """
+    begin = time.monotonic()
+    rows = [catalog.find_snapshot(database, number) for number in sorted(set(numbers))]
+    before = database.file_bytes()
+    # Deleting a content would make SQLite search the whole catalog for references to it. The reference counts say
+    # whether there are any, and check verifies them.
+    database.execute("PRAGMA foreign_keys=OFF")
+    try:
+        run = _Prune(database, reporter, clock)
+        if dry_run:
+            with database.transaction(rollback=True):
+                run.remove_all(rows)
+                for batch in run.half_empty():
+                    run.repack(batch)
+                after = _final_pages(database) * database.page_size()
+        else:
+            with database.transaction():
+                run.remove_all(rows)
+            for batch in run.half_empty():
+                with database.transaction():
+                    run.repack(batch)
+            run.shrink()
+            after = database.file_bytes()
+    finally:
+        database.execute("PRAGMA foreign_keys=ON")
+    return PruneResult(
+        snapshots=tuple(row.to_result() for row in rows),
+        removed_versions=run.removed_versions,
+        removed_contents=run.removed_contents,
+        removed_bytes=run.removed_bytes,
+        repacked_packs=run.repacked_packs,
+        freed_bytes=before - after,
+        repository_bytes=after,
+        dry_run=dry_run,
+        elapsed_seconds=time.monotonic() - begin,
+        problems=tuple(run.problems),
+    )
+
+
+@attrs.define(eq=False)
+class _Prune:
+    """The steps; each needs a transaction around it, but for ``shrink``, which makes its own."""
+
+    database: Database
+    reporter: Reporter
+    clock: Callable[[], int]
+    removed_versions: int = 0
+    removed_contents: int = 0
+    removed_bytes: int = 0
+    repacked_packs: int = 0
+    problems: list[Problem] = attrs.Factory(list)
+
+    def remove_all(self, rows: Sequence[catalog.SnapshotRow]) -> None:
+        """Remove snapshots, leftovers, and the packs that nothing is left in."""
+        database = self.database
+        for table in ("released", "moved", "carriers"):
+            database.execute(f"DROP TABLE IF EXISTS temp.{table}")
+        database.execute("CREATE TEMP TABLE released (content INTEGER PRIMARY KEY, number INTEGER)")
+        database.execute("CREATE TEMP TABLE moved (leaf INTEGER PRIMARY KEY)")
+        database.execute("CREATE TEMP TABLE carriers (content INTEGER, leaf INTEGER, PRIMARY KEY (content, leaf))")
+        for number, row in enumerate(rows):
+            self.reporter.report("remove", done_files=number, total_files=len(rows))
+            # Another process may have removed it since it was looked up.
+            self._remove(catalog.find_snapshot(database, row.id))
+        self._sweep_leftovers()
+        database.execute("DELETE FROM packs WHERE live * 2 < size AND live = 0")
+
+    def _remove(self, row: catalog.SnapshotRow) -> None:
+        """Remove one snapshot: the versions that it alone has, and the contents that only those had."""
+        database = self.database
+        before, behind = catalog.neighbours(database, row.source, row.id)
+        group = [row.id, *(pruned for pruned, heir in catalog.heirs(database).items() if heir == row.id)]
+        where, parameters = _only_in(row, before, behind)
+        database.execute("DELETE FROM temp.released")
+        database.execute(
+            f"INSERT INTO temp.released SELECT content, count(*) FROM files WHERE {where} AND content IS NOT NULL "
+            "GROUP BY content",
+            parameters,
+        )
+        self.removed_versions += database.execute(f"DELETE FROM files WHERE {where}", parameters)
+        if behind is None and before is not None:
+            # What this snapshot had ended is current again.
+            database.execute("UPDATE files SET last = NULL WHERE source = ? AND last >= ?", (row.source, before))
+        database.execute("DELETE FROM snapshots WHERE id = ?", (row.id,))
+        gone = self._release()
+        self._hand_over(row, behind, group, gone)
+        if before is None and behind is None:
+            database.execute("DELETE FROM sources WHERE id = ?", (row.source,))
+
+    def _release(self) -> int:
+        """Take the references in ``released`` back and remove the contents without any.
+
+        ``released`` is left with the contents that lost a reference and live on, the parts of large ones among them.
+        Returns the bytes removed that a snapshot had brought.
+        """
+        database = self.database
+        database.execute(
+            "UPDATE contents SET refs = refs - (SELECT number FROM temp.released WHERE content = contents.id) "
+            "WHERE id IN (SELECT content FROM temp.released)"
+        )
+        dead = "id IN (SELECT content FROM temp.released) AND refs <= 0"
+        for (content,) in database.query(f"SELECT id FROM contents WHERE {dead} AND layout IS NOT NULL"):
+            refs = database.query(
+                "SELECT part, count(*) FROM parts WHERE content = ? AND part IS NOT NULL GROUP BY part", (content,)
+            )
+            database.executemany(
+                "UPDATE contents SET refs = refs - ? WHERE id = ?", ((number, part) for part, number in refs)
+            )
+            database.executemany("INSERT OR IGNORE INTO temp.released VALUES (?, 0)", ((part,) for part, _ in refs))
+            database.execute("DELETE FROM parts WHERE content = ?", (content,))
+        for pack, size in database.query(
+            f"SELECT pack, sum(size) FROM contents WHERE {dead} AND pack IS NOT NULL GROUP BY pack"
+        ):
+            database.execute("UPDATE packs SET live = live - ? WHERE id = ?", (size, pack))
+        leaves = f"FROM contents WHERE {dead} AND layout IS NULL"
+        self.removed_bytes += database.value(f"SELECT coalesce(sum(size), 0) {leaves}")
+        brought = database.value(f"SELECT coalesce(sum(size), 0) {leaves} AND since > 0")
+        self.removed_contents += database.execute(f"DELETE FROM contents WHERE {dead}")
+        database.execute("DELETE FROM temp.released WHERE content NOT IN (SELECT id FROM contents)")
+        return int(brought)
+
+    def _hand_over(self, row: catalog.SnapshotRow, behind: Optional[int], group: Sequence[int], gone: int) -> None:
+        """Let another snapshot be the first to have the contents that the removed one brought.
+
+        For nearly all of them that is the next one of the same source, and one number says so. The others are looked
+        up: those whose file is gone there, and those that another source's snapshot had in between.
+        """
+        database = self.database
+        ids = ",".join(map(str, group))
+        database.execute("DELETE FROM temp.moved")
+        database.execute(
+            "INSERT INTO temp.moved SELECT id FROM contents WHERE id IN (SELECT content FROM temp.released) "
+            f"AND layout IS NULL AND since IN ({ids}) UNION SELECT id FROM contents WHERE since IN ({ids}) AND id IN "
+            "(SELECT part FROM parts WHERE content IN (SELECT content FROM temp.released))"
+        )
+        if behind is not None:
+            self._find_shared(row, behind, ids)
+        left = row.distinct_size - gone
+        if database.value("SELECT 1 FROM temp.moved LIMIT 1"):
+            left -= self._move()
+        if behind is None:
+            database.execute("DELETE FROM pruned WHERE heir = ?", (row.id,))
+            return
+        catalog.update_distinct_size(database, behind, left)
+        database.execute("UPDATE pruned SET heir = ? WHERE heir = ?", (behind, row.id))
+        database.execute("INSERT INTO pruned VALUES (?, ?)", (row.id, behind))
+
+    def _find_shared(self, row: catalog.SnapshotRow, behind: int, ids: str) -> None:
+        """Add to ``moved`` what another source's snapshot has that lies between the removed one and the next."""
+        database = self.database
+        between = "n.id > ? AND n.id < ?"
+        span = (row.id, behind)
+        if database.value(f"SELECT 1 FROM snapshots AS n WHERE {between} LIMIT 1", span) is None:
+            return
+        database.execute("DELETE FROM temp.released")
+        database.execute(
+            "INSERT INTO temp.released SELECT DISTINCT f.content, 0 FROM files AS f WHERE f.source <> ? "
+            "AND f.content IS NOT NULL AND EXISTS (SELECT 1 FROM snapshots AS n WHERE n.source = f.source "
+            f"AND n.id >= f.first AND (f.last IS NULL OR n.id <= f.last) AND {between})",
+            (row.source, *span),
+        )
+        database.execute(
+            "INSERT OR IGNORE INTO temp.moved SELECT id FROM contents WHERE id IN (SELECT content FROM temp.released) "
+            f"AND layout IS NULL AND since IN ({ids}) UNION SELECT id FROM contents WHERE since IN ({ids}) AND id IN "
+            "(SELECT part FROM parts WHERE content IN (SELECT content FROM temp.released))"
+        )
+
+    def _move(self) -> int:
+        """Find the first snapshot of each content in ``moved`` in one sweep; return their bytes."""
+        database = self.database
+        database.execute("DELETE FROM temp.carriers")
+        database.execute(
+            "INSERT OR IGNORE INTO temp.carriers SELECT leaf, leaf FROM temp.moved "
+            "UNION SELECT content, part FROM parts WHERE part IN (SELECT leaf FROM temp.moved)"
+        )
+        found = database.query(
+            "SELECT k.leaf, c.size, min((SELECT min(n.id) FROM snapshots AS n WHERE n.source = f.source "
+            "AND n.id >= f.first AND (f.last IS NULL OR n.id <= f.last))) "
+            "FROM files AS f JOIN temp.carriers AS k ON k.content = f.content JOIN contents AS c ON c.id = k.leaf "
+            "GROUP BY k.leaf"
+        )
+        moved = 0
+        sizes: dict[int, int] = {}
+        for _, size, snapshot in found:
+            moved += size
+            sizes[snapshot] = sizes.get(snapshot, 0) + size
+        database.executemany("UPDATE contents SET since = ? WHERE id = ?", ((new, leaf) for leaf, _, new in found))
+        for snapshot, size in sizes.items():
+            catalog.update_distinct_size(database, snapshot, size)
+        return moved
+
+    def _sweep_leftovers(self) -> None:
+        """Remove the contents that interrupted snapshots left; those of a snapshot running now are spared."""
+        database = self.database
+        swept = database.value("SELECT value FROM settings WHERE name = 'swept_content'") or 0
+        newest = database.value("SELECT max(id) FROM contents") or 0
+        until = min(self._first_young_content(), newest + 1)
+        if until <= swept + 1:
+            return
+        database.execute("DELETE FROM temp.released")
+        database.execute(
+            "INSERT INTO temp.released SELECT id, 0 FROM contents WHERE id > ? AND id < ? AND refs = 0", (swept, until)
+        )
+        self._release()
+        database.execute("INSERT OR REPLACE INTO settings VALUES ('swept_content', ?)", (until - 1,))
+
+    def _first_young_content(self) -> int:
+        """Return the lowest id of a content that was stored within the time of grace."""
+        database = self.database
+        youngest_old = self.clock() - _GRACE_NS
+        first = 1 << 62
+        below = 1 << 62
+        while True:
+            rows = database.query("SELECT id, written_ns FROM packs WHERE id < ? ORDER BY id DESC LIMIT 64", (below,))
+            for pack, written_ns in rows:
+                if written_ns < youngest_old:
+                    return first
+                lowest = database.value("SELECT min(id) FROM contents WHERE pack = ?", (pack,))
+                first = min(first, lowest or first)
+            if len(rows) < 64:
+                return first
+            below = rows[-1][0]
+
+    def half_empty(self) -> Iterator[list[tuple[int, int]]]:
+        """Yield (id, live bytes) of the packs that are less than half full, in batches for one transaction each."""
+        rows = self.database.query("SELECT id, live FROM packs WHERE live * 2 < size ORDER BY id")
+        batch: list[tuple[int, int]] = []
+        size = 0
+        for done, (pack, live) in enumerate(rows, 1):
+            batch.append((pack, live))
+            size += live
+            if size >= _BATCH_BYTES:
+                self.reporter.report("repack", done_files=done, total_files=len(rows))
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def repack(self, batch: Sequence[tuple[int, int]]) -> None:
+        """Write what is left in packs into new ones. A damaged pack is left as it is, and named."""
+        database = self.database
+        members: list[tuple[int, int]] = []
+        pieces: list[bytes] = []
+        written_ns = filled = 0
+        for pack, _ in batch:
+            found = self._live_contents(pack)
+            if found is None:
+                continue
+            written_ns = max(written_ns, database.value("SELECT written_ns FROM packs WHERE id = ?", (pack,)))
+            for content, data in found:
+                members.append((content, len(data)))
+                pieces.append(data)
+                filled += len(data)
+                if filled >= PACK_SIZE:
+                    self._write_pack(members, pieces, written_ns)
+                    members, pieces, filled = [], [], 0
+            if found:
+                self.repacked_packs += 1
+            # Its last contents may still be waiting in ``pieces``, in memory; the transaction ends after they are
+            # written.
+            database.execute("DELETE FROM packs WHERE id = ?", (pack,))
+        if members:
+            self._write_pack(members, pieces, written_ns)
+
+    def _live_contents(self, pack: int) -> Optional[list[tuple[int, bytes]]]:
+        """Return (id, bytes) of what is left in a pack, each compared with its hash; None if it is damaged."""
+        database = self.database
+        unpacked = unpack(*read_pack(database, pack))
+        found = []
+        for content, digest, size, offset in database.query(
+            "SELECT id, hash, size, offset FROM contents WHERE pack = ? ORDER BY offset", (pack,)
+        ):
+            data = unpacked.data[offset : offset + size]
+            if hashlib.sha256(data).digest() != digest:
+                self.problems.append(
+                    Problem(
+                        kind="content-corrupt",
+                        path="",
+                        message=f"pack {pack} is damaged and stays as it is; check names the files that are hit",
+                        content=digest.hex(),
+                    )
+                )
+                return None
+            found.append((content, data))
+        return found
+
+    def _write_pack(self, members: Sequence[tuple[int, int]], pieces: Sequence[bytes], written_ns: int) -> None:
+        database = self.database
+        pack = (database.value("SELECT max(id) FROM packs") or 0) + 1
+        plain = b"".join(pieces)
+        codec, data = compress(plain)
+        database.execute(
+            "INSERT INTO packs (id, size, live, written_ns, codec, data) VALUES (?, ?, ?, ?, ?, ?)",
+            (pack, len(plain), len(plain), written_ns, codec, data),
+        )
+        offset = 0
+        rows: list[tuple[Any, ...]] = []
+        for content, size in members:
+            rows.append((pack, offset, content))
+            offset += size
+        database.executemany("UPDATE contents SET pack = ?, offset = ? WHERE id = ?", rows)
+
+    def shrink(self) -> None:
+        """Give the free pages back to the file system, a part at a time."""
+        database = self.database
+        total = free = int(database.value("PRAGMA freelist_count"))
+        while free:
+            self.reporter.report("shrink", done_files=total - free, total_files=total)
+            database.query(f"PRAGMA incremental_vacuum({_BATCH_PAGES})")
+            left = int(database.value("PRAGMA freelist_count"))
+            if left >= free:  # nothing more can be given back
+                return
+            free = left
+
+
+def _only_in(row: catalog.SnapshotRow, before: Optional[int], behind: Optional[int]) -> tuple[str, tuple[int, ...]]:
+    """Return the condition for versions that only one snapshot has, given its neighbours; an index serves each."""
+    if behind is not None:
+        return "source = ? AND last >= ? AND last < ? AND first > ?", (row.source, row.id, behind, before or 0)
+    if before is not None:
+        return "source = ? AND first > ? AND added", (row.source, before)
+    return "source = ?", (row.source,)
+
+
+def _final_pages(database: Database) -> int:
+    """Return how many pages the file will have when all free ones are given back, by SQLite's own arithmetic.
+
+    Besides the free pages go the pointer map pages (one for each usable size / 5 pages) that described the end.
+    """
+    pages = int(database.value("PRAGMA page_count"))
+    free = int(database.value("PRAGMA freelist_count"))
+    if not free:
+        return pages
+    page_size = database.page_size()
+    entries = page_size // 5
+    locks = _PENDING_BYTE // page_size + 1
+
+    def map_page(page: int) -> int:
+        found = (page - 2) // (entries + 1) * (entries + 1) + 2
+        return found + 1 if found == locks else found
+
+    maps = (free - pages + map_page(pages) + entries) // entries
+    final = pages - free - maps
+    if pages > locks > final:
+        final -= 1
+    while map_page(final) == final or final == locks:
+        final -= 1
+    return final

@@ -1,0 +1,429 @@
+"""Restoring: write a snapshot, or a part of it, into a directory.
+
+Owns what is written, what is left alone, and in which order. Writing safely is the destination's, giving back the
+right bytes the content reader's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+import time
+from typing import Callable, Iterator, Literal, Optional, Union
+
+import attrs
+
+from ..errors import CorruptionError, RestoreError, UnsafePathError
+from ..progress import Reporter
+from ..results import Problem, RestoreResult
+from ..storage.catalog import CatalogFile, SnapshotRow, files_of, find_snapshot
+from ..storage.contents import ContentReader
+from ..storage.database import Database
+from ..storage.digest import FileVersion
+from ..tree.confined import split
+from ..tree.destination import Destination, Metadata, require_safe
+from ..tree.exclusions import Exclusions, Patterns
+from ..tree.source import Source
+
+__all__ = ["OverwritePolicy", "RestoreOptions", "restore"]
+
+OverwritePolicy = Literal["always", "if-changed", "if-newer", "never"]
+
+_Step = Callable[[CatalogFile], None]
+
+#: Files gathered before they are written in order of their packs, so that each pack is decompressed once.
+_WINDOW = 20_000
+
+#: What makes it pointless to go on with the next file.
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+@attrs.frozen(kw_only=True)
+class RestoreOptions:
+    """What is to be restored, and how; see :meth:`backuptool.Repository.restore`."""
+
+    destination: bytes
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    overwrite: OverwritePolicy = "if-changed"
+    delete_extra: bool = False
+    dry_run: bool = False
+    verify: bool = False
+
+
+def restore(
+    database: Database, reference: Union[int, str], options: RestoreOptions, reporter: Reporter
+) -> RestoreResult:
+    """Restore a snapshot.
+
+    Raises:
+        ValueError: The overwrite policy is none.
+    """
+    begin = time.monotonic()
+    if options.overwrite not in ("always", "if-changed", "if-newer", "never"):
+        raise ValueError(f"overwrite must be always, if-changed, if-newer or never, not {options.overwrite!r}")
+    snapshot = find_snapshot(database, reference)
+    run = _Restore(database, snapshot, options, reporter)
+    return run.run(begin)
+
+
+class _Selection:
+    """Which paths of a snapshot are meant."""
+
+    def __init__(self, options: RestoreOptions) -> None:
+        self._include = Patterns(options.include) if options.include else None
+        self._exclude = Patterns(options.exclude) if options.exclude else None
+        self.everything = self._include is None and self._exclude is None
+
+    def __contains__(self, version: FileVersion) -> bool:
+        return self.selects(version.path, version.kind == b"d")
+
+    def selects(self, path: bytes, is_directory: bool) -> bool:
+        if self.everything:
+            return True
+        if not path:
+            return self._include is None
+        if self._include is not None and not self._include.match(path, is_directory):
+            return False
+        return self._exclude is None or not self._exclude.match(path, is_directory)
+
+
+class _Restore:
+    """One run over a snapshot."""
+
+    def __init__(self, database: Database, snapshot: SnapshotRow, options: RestoreOptions, reporter: Reporter) -> None:
+        self._database = database
+        self._snapshot = snapshot
+        self._options = options
+        self._reporter = reporter
+        self._selection = _Selection(options)
+        self._reader = ContentReader(database)
+        self._destination: Optional[Destination] = None
+        self._made: set[bytes] = set()  # directories that were made now: nothing is in them
+        self._directories: list[FileVersion] = []
+        self._unselected: dict[bytes, FileVersion] = {}
+        self._links: dict[bytes, bytes] = {}
+        self._failures: dict[tuple[str, int], tuple[int, bytes, OSError]] = {}
+        self._problems: list[Problem] = []
+        self._restored = self._unchanged = self._deleted = self._verified = 0
+        self._restored_directories = self._written_bytes = self._done = 0
+
+    def run(self, begin: float) -> RestoreResult:
+        options = self._options
+        root = os.path.abspath(options.destination)
+        try:
+            if options.dry_run and not os.path.isdir(root):
+                self._restore_all()
+            else:
+                with Destination(root, self._failed) as self._destination:
+                    self._restore_all()
+                    if options.delete_extra:
+                        self._delete_extra()
+                    self._finish_directories()
+                    if options.verify and not options.dry_run:
+                        self._verify()
+        except OSError as exc:
+            if exc.errno not in _FATAL:
+                raise
+            shown = os.fsdecode(root)
+            raise RestoreError(
+                f"cannot go on restoring into {shown}: {exc.strerror}; make room and run it again, it will finish the "
+                "rest",
+                shown,
+            ) from exc
+        return RestoreResult(
+            snapshot=self._snapshot.to_result(),
+            destination=os.fsdecode(os.path.realpath(root)),
+            restored_files=self._restored,
+            unchanged_files=self._unchanged,
+            restored_directories=self._restored_directories,
+            deleted_files=self._deleted,
+            written_bytes=self._written_bytes,
+            verified_files=self._verified,
+            dry_run=options.dry_run,
+            elapsed_seconds=time.monotonic() - begin,
+            problems=tuple(self._problems + self._failure_problems()),
+        )
+
+    def _selected(self) -> Iterator[CatalogFile]:
+        """Yield the entries that are meant, each directory on the way to one before it."""
+        for file in files_of(self._database, self._snapshot):
+            version = file.version
+            try:
+                require_safe(version.path)
+            except UnsafePathError as exc:
+                self._problem("unsafe-path", version.path, str(exc))
+                continue
+            if version not in self._selection:
+                if version.kind == b"d":
+                    self._unselected[version.path] = version
+                continue
+            yield from self._ancestors(version.path)
+            yield file
+
+    def _ancestors(self, path: bytes) -> Iterator[CatalogFile]:
+        """Yield the directories above a path that the selection does not name but that are needed for it."""
+        missing = []
+        while path and self._unselected:
+            path = split(path)[0]
+            version = self._unselected.pop(path, None)
+            if version is not None:
+                missing.append(CatalogFile(version, None))
+        yield from reversed(missing)
+
+    def _restore_all(self) -> None:
+        window: list[CatalogFile] = []
+        for file in self._selected():
+            if file.version.kind == b"d":
+                self._guarded(self._restore_directory, file)
+                continue
+            window.append(file)
+            if len(window) >= _WINDOW:
+                self._restore_window(window)
+                window = []
+        self._restore_window(window)
+
+    def _restore_window(self, window: list[CatalogFile]) -> None:
+        window.sort(key=_place)
+        for file in window:
+            self._done += 1
+            if self._reporter.active:
+                self._reporter.report(
+                    "restore",
+                    done_files=self._done,
+                    total_files=self._snapshot.files,
+                    done_bytes=self._written_bytes,
+                    total_bytes=self._snapshot.size if self._selection.everything else None,
+                    path=file.version.path,
+                )
+            self._guarded(self._restore_file, file)
+
+    def _guarded(self, step: _Step, file: CatalogFile) -> None:
+        """Do one entry; what goes wrong with it is a problem, and the next one follows."""
+        path = file.version.path
+        try:
+            step(file)
+        except CorruptionError as exc:
+            self._problem("content-corrupt", path, f"not restored: {exc}", content=file.version.hash)
+        except OSError as exc:
+            if exc.errno in _FATAL:
+                raise
+            if exc.errno == errno.EPERM and file.version.kind in b"cb":
+                self._failed("device", path, exc)
+            elif exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                self._problem("in-the-way", path, "not restored: a directory that is not empty has its name")
+            else:
+                self._problem("not-written", path, f"not restored: {exc.strerror or exc}")
+        except (ValueError, OverflowError) as exc:  # a NUL in a link's target, a number that no system call takes
+            self._problem("catalog-corrupt", path, f"not restored: {exc}")
+
+    def _restore_directory(self, file: CatalogFile) -> None:
+        version = file.version
+        path = version.path
+        if self._options.dry_run:
+            self._restored_directories += 1
+            if self._destination is None or self._destination.lstat(path) is None:
+                self._made.add(path)
+            return
+        assert self._destination is not None
+        made = self._destination.make_directory(path) if path else not self._destination.existed
+        if made:
+            self._made.add(path)
+        # A directory that was there keeps its metadata if nobody asked for it: restoring one file into a shared
+        # directory must not change that directory.
+        if made or (self._options.overwrite != "never" and version in self._selection):
+            self._directories.append(version)
+            self._restored_directories += 1
+
+    def _restore_file(self, file: CatalogFile) -> None:
+        version = file.version
+        path = version.path
+        existing = None
+        if self._destination is not None and split(path)[0] not in self._made:
+            existing = self._destination.lstat(path)
+        if version.link is not None and self._restore_link(version, existing):
+            return
+        if existing is not None and self._leave(version, existing):
+            self._unchanged += 1
+        else:
+            self._restored += 1
+            if version.kind == b"f":
+                self._written_bytes += version.size
+            if not self._options.dry_run:
+                self._write(file)
+        if version.link is not None:
+            self._links[version.link] = path
+
+    def _restore_link(self, version: FileVersion, existing: Optional[os.stat_result]) -> bool:
+        """Make a hard link if another path of the inode was restored; False if this is the first."""
+        first = self._links.get(version.link or b"")
+        if first is None:
+            return False
+        if self._destination is not None and existing is not None:
+            status = self._destination.lstat(first)
+            same = status is not None and (status.st_dev, status.st_ino) == (existing.st_dev, existing.st_ino)
+            if same or self._options.overwrite == "never":
+                self._unchanged += 1
+                return True
+        self._restored += 1
+        if not self._options.dry_run:
+            assert self._destination is not None
+            self._destination.make_link(version.path, first)
+        return True
+
+    def _leave(self, version: FileVersion, existing: os.stat_result) -> bool:
+        """Tell whether what is there stays, by the overwrite policy."""
+        policy = self._options.overwrite
+        if policy == "never":
+            return True
+        if policy == "always":
+            return False
+        if policy == "if-newer":
+            return version.mtime_ns <= existing.st_mtime_ns
+        assert self._destination is not None
+        mode = existing.st_mode
+        if version.kind == b"f":
+            same = stat.S_ISREG(mode) and existing.st_size == version.size and existing.st_mtime_ns == version.mtime_ns
+        elif version.kind == b"l":
+            same = stat.S_ISLNK(mode) and self._destination.read_link(version.path) == version.target
+            same = same and existing.st_mtime_ns == version.mtime_ns
+        else:
+            return False
+        if same and version.kind == b"f" and not self._options.dry_run:
+            metadata = _metadata(version)
+            changed = (existing.st_mode & 0o7777, existing.st_uid, existing.st_gid) != (
+                metadata.mode,
+                metadata.uid,
+                metadata.gid,
+            )
+            if changed or metadata.xattrs:
+                self._destination.set_metadata(version.path, version.kind, metadata)
+        return same
+
+    def _write(self, file: CatalogFile) -> None:
+        version = file.version
+        destination = self._destination
+        assert destination is not None
+        metadata = _metadata(version)
+        if version.kind == b"f":
+            if file.content is None or version.hash is None:
+                raise CorruptionError("its content is not in the repository")
+            if file.content.size != version.size:
+                raise CorruptionError("its size is not that of its content")
+            pieces = self._reader.stream(file.content)
+            if file.content.pack is not None:
+                pieces = iter(list(pieces))  # verified before the file is made
+            destination.write_file(version.path, pieces, version.size, version.sparse, metadata)
+        elif version.kind == b"l":
+            destination.make_symlink(version.path, version.target or b"", metadata)
+        elif version.kind in (b"p", b"s", b"c", b"b"):
+            destination.make_special(version.path, version.kind, version.rdev or 0, metadata)
+        else:
+            raise CorruptionError(f"its kind {version.kind!r} is unknown")
+
+    def _finish_directories(self) -> None:
+        """Give directories their metadata when nothing is written into them any more, the deepest first."""
+        if self._options.dry_run:
+            return
+        assert self._destination is not None
+        for number, version in enumerate(reversed(self._directories)):
+            self._reporter.report("metadata", done_files=number, total_files=len(self._directories), path=version.path)
+            self._destination.set_metadata(version.path, b"d", _metadata(version))
+
+    def _delete_extra(self) -> None:
+        """Remove what the snapshot does not have; what is in a directory goes before the directory."""
+        assert self._destination is not None
+        source = Source(self._destination.root)
+        extra: list[bytes] = []
+        try:
+            files = files_of(self._database, self._snapshot)
+            file = next(files, None)
+            for path, status in source.walk(Exclusions(), self._unlisted):
+                while file is not None and file.version.path < path:
+                    file = next(files, None)
+                known = file is not None and file.version.path == path
+                if not known and path and self._selection.selects(path, stat.S_ISDIR(status.st_mode)):
+                    extra.append(path)
+        finally:
+            source.close()
+        for path in reversed(extra):
+            self._reporter.report("delete", done_files=self._deleted, total_files=len(extra), path=path)
+            try:
+                if not self._options.dry_run:
+                    self._destination.remove(path)
+                self._deleted += 1
+            except OSError as exc:
+                self._problem("not-removed", path, f"not removed: {exc.strerror}")
+
+    def _unlisted(self, path: bytes, exc: OSError) -> None:
+        self._problem("unreadable", path, f"cannot be listed: {exc.strerror}")
+
+    def _verify(self) -> None:
+        """Read the restored files back from the destination and compare them with their hashes."""
+        assert self._destination is not None
+        failed = {problem.path for problem in self._problems}
+        for file in files_of(self._database, self._snapshot):
+            version = file.version
+            shown = version.path.decode("utf-8", "surrogateescape")
+            if version.kind != b"f" or version not in self._selection or shown in failed:
+                continue
+            self._reporter.report(
+                "verify", done_files=self._verified, total_files=self._snapshot.files, path=version.path
+            )
+            try:
+                require_safe(version.path)
+                if self._destination.hash_file(version.path) != version.hash:
+                    self._problem("verify-mismatch", version.path, "is not as saved in the destination")
+                    continue
+            except UnsafePathError:
+                continue
+            except OSError as exc:
+                self._problem("verify-mismatch", version.path, f"cannot be read back: {exc.strerror or exc}")
+                continue
+            self._verified += 1
+
+    def _failed(self, what: str, path: bytes, exc: OSError) -> None:
+        key = (what, exc.errno or 0)
+        count, first, error = self._failures.get(key, (0, path, exc))
+        self._failures[key] = (count + 1, first, error)
+
+    def _failure_problems(self) -> list[Problem]:
+        """Return one problem for each thing that could not be restored, however many files it concerns."""
+        problems = []
+        for (what, number), (count, path, exc) in self._failures.items():
+            hint = "; only root may, run it as root to have it" if number == errno.EPERM else ""
+            files = "1 file" if count == 1 else f"{count:,} files, this one the first"
+            problems.append(
+                Problem(
+                    kind=f"{what}-not-restored",
+                    path=path.decode("utf-8", "surrogateescape") or ".",
+                    message=f"{what} not restored for {files}: {exc.strerror}{hint}",
+                    count=count,
+                )
+            )
+        return problems
+
+    def _problem(self, kind: str, path: bytes, message: str, content: Optional[bytes] = None) -> None:
+        self._problems.append(
+            Problem(
+                kind=kind,
+                path=path.decode("utf-8", "surrogateescape") or ".",
+                message=message,
+                content=None if content is None else content.hex(),
+                snapshots=(self._snapshot.id,) if content is not None else (),
+            )
+        )
+
+
+def _place(file: CatalogFile) -> tuple[int, int, bytes]:
+    """Return a key by which files sort as their contents lie in packs; those with parts come last."""
+    content = file.content
+    if content is None:
+        return 0, 0, file.version.path
+    return content.pack or (0 if content.size == 0 else sys.maxsize), content.offset or 0, file.version.path
+
+
+def _metadata(version: FileVersion) -> Metadata:
+    return Metadata(version.mode, version.uid, version.gid, version.mtime_ns, version.xattrs)

@@ -1,0 +1,235 @@
+"""The public Repository: a table of contents. Each method opens the file and hands over to one operation.
+
+What the verbs do is in ``operations``, what the file looks like in ``storage``, what trees look like in ``tree``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import Any, Iterable, Optional, Sequence, Union
+
+from .operations.check import check
+from .operations.listing import list_snapshots
+from .operations.prune import prune
+from .operations.restore import OverwritePolicy, RestoreOptions, restore
+from .operations.snapshot import SnapshotOptions, snapshot
+from .progress import ProgressCallback, Reporter
+from .results import CheckResult, PruneResult, RestoreResult, SnapshotList, SnapshotResult
+from .storage.pool import ConnectionPool
+
+__all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository"]
+
+StrPath = Union[str, "os.PathLike[str]"]
+BytesPath = Union[StrPath, bytes, "os.PathLike[bytes]"]
+Progress = Union[ProgressCallback, bool, None]
+
+#: Files larger than this many bytes are skipped unless ``max_file_size`` says otherwise (1 GiB).
+DEFAULT_MAX_FILE_SIZE = 1 << 30
+
+
+class Repository:
+    """A backup repository: one SQLite file that holds snapshots of directories.
+
+    Making one opens nothing and creates nothing; the first :meth:`snapshot` creates the file. It is a context manager,
+    may be used from several threads at once, and pickles by path.
+
+    Args:
+        path: The repository file.
+        lock_timeout: Seconds to wait for another process that is writing before RepositoryLockedError.
+
+    Example:
+        >>> with Repository("backups.db") as repo:              # doctest: +SKIP
+        ...     result = repo.snapshot("~/photos", note="before the move")
+        ...     repo.restore(result.snapshot.id, "/tmp/out")
+    """
+
+    def __init__(self, path: StrPath = "backups.db", *, lock_timeout: float = 60.0) -> None:
+        self._path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        self._lock_timeout = lock_timeout
+        self._pool = ConnectionPool(self._path, lock_timeout)
+
+    @property
+    def path(self) -> str:
+        """Absolute path of the repository file."""
+        return self._path
+
+    def snapshot(
+        self,
+        source: BytesPath,
+        *,
+        exclude: Iterable[str] = (),
+        exclude_from: Iterable[StrPath] = (),
+        exclude_if_present: Iterable[str] = (),
+        exclude_caches: bool = False,
+        exclude_larger_than: Optional[int] = None,
+        max_file_size: Optional[int] = DEFAULT_MAX_FILE_SIZE,
+        one_file_system: bool = False,
+        note: str = "",
+        tags: Iterable[str] = (),
+        host: Optional[str] = None,
+        progress: Progress = None,
+    ) -> SnapshotResult:
+        """Save the present state of a directory; only what changed since its last snapshot is read.
+
+        Creates the repository if there is none. A file that cannot be read is a problem in the result; the rest is
+        saved. If it is interrupted no snapshot appears, and the next run finds what was stored already.
+
+        Args:
+            source: The directory; ``~`` is expanded, a symlink to a directory is followed.
+            exclude: Patterns as in a .gitignore file, relative to the source.
+            exclude_from: Files with such patterns, one a line.
+            exclude_if_present: Leave out what is in directories that hold a file of one of these names.
+            exclude_caches: Leave out what is in directories marked by a CACHEDIR.TAG file.
+            exclude_larger_than: Leave out files above this many bytes without naming them.
+            max_file_size: Skip files above this many bytes and name each in the result; None for no limit.
+            one_file_system: Stay on the source's file system; mount points are saved as empty directories.
+            note: Free text kept with the snapshot.
+            tags: Words kept with the snapshot.
+            host: Name of the machine, by default its host name. Source and host together are what a snapshot is
+                compared with.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar. If it raises, the operation
+                ends, and the repository is as before.
+
+        Raises:
+            SourceError: The source is missing, no directory, or cannot be listed.
+            PatternError: A pattern cannot be understood.
+            RepositoryError: The repository cannot be opened or written to.
+
+        Cost: one lstat per entry and one comparison with the catalog; reading, hashing and compressing what changed.
+        """
+        options = SnapshotOptions(
+            source=os.path.expanduser(os.fsencode(source)),
+            exclude=tuple(_strings(exclude)),
+            exclude_from=tuple(os.path.expanduser(os.fspath(path)) for path in _strings(exclude_from)),
+            exclude_if_present=tuple(_strings(exclude_if_present)),
+            exclude_caches=exclude_caches,
+            exclude_larger_than=exclude_larger_than,
+            max_file_size=max_file_size,
+            one_file_system=one_file_system,
+            note=note,
+            tags=tuple(sorted(set(_strings(tags)))),
+            host=socket.gethostname() if host is None else host,
+        )
+        with Reporter(progress) as reporter:
+            return snapshot(self._pool, options, reporter, clock=time.time_ns)
+
+    def list(
+        self, *, source: Optional[BytesPath] = None, host: Optional[str] = None, tag: Optional[str] = None
+    ) -> SnapshotList:
+        """Return the snapshots, oldest first, with their sizes and the totals.
+
+        Args:
+            source: Only snapshots of this directory.
+            host: Only snapshots taken on this machine.
+            tag: Only snapshots with this tag.
+
+        Cost: one row a snapshot; every figure is stored.
+        """
+        root = None if source is None else os.path.realpath(os.path.expanduser(os.fsencode(source)))
+        with self._pool.reading() as database:
+            return list_snapshots(database, source=root, host=host, tag=tag)
+
+    def restore(
+        self,
+        snapshot: Union[int, str],
+        destination: BytesPath,
+        *,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        overwrite: OverwritePolicy = "if-changed",
+        delete_extra: bool = False,
+        dry_run: bool = False,
+        verify: bool = False,
+        progress: Progress = None,
+    ) -> RestoreResult:
+        """Write a snapshot, or a part of it, into a directory.
+
+        Each file is written under a temporary name, compared with its hash, and only then takes its own name. Running
+        it again after an interruption finishes the rest. Nothing outside the destination is touched, also if there are
+        symlinks in it.
+
+        Args:
+            snapshot: A snapshot's number, or ``"latest"``.
+            destination: The directory; it is made if it is missing.
+            include: Paths or patterns as in a .gitignore file; only what matches is restored.
+            exclude: Paths or patterns of what is left out.
+            overwrite: What to do with a file that is already there: ``"always"`` write it again, ``"if-changed"``
+                (size or modification time differ), ``"if-newer"`` (the snapshot's is newer), ``"never"``.
+            delete_extra: Remove what the snapshot does not have (within what include and exclude select).
+            dry_run: Report what would be done; write nothing.
+            verify: Read every file back afterwards and compare it with its hash.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot; its message lists those there are.
+            RestoreError: The destination cannot be written to at all.
+            RepositoryNotFoundError, NotARepositoryError, CorruptionError: The repository cannot be read.
+        """
+        options = RestoreOptions(
+            destination=os.path.expanduser(os.fsencode(destination)),
+            include=tuple(_strings(include)),
+            exclude=tuple(_strings(exclude)),
+            overwrite=overwrite,
+            delete_extra=delete_extra,
+            dry_run=dry_run,
+            verify=verify,
+        )
+        with Reporter(progress) as reporter, self._pool.reading() as database:
+            return restore(database, snapshot, options, reporter)
+
+    def prune(
+        self, snapshots: Union[int, Iterable[int]] = (), *, dry_run: bool = False, progress: Progress = None
+    ) -> PruneResult:
+        """Remove snapshots; contents that others use stay, the rest goes, and the file gets smaller.
+
+        Args:
+            snapshots: One number or several. With none, only leftovers of interrupted snapshots are removed.
+            dry_run: Do all of it, measure what would be freed, and take it back.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
+
+        Raises:
+            SnapshotNotFoundError: One of them does not exist; nothing is removed.
+
+        Cost: follows what is removed, not what is kept.
+        """
+        numbers = (snapshots,) if isinstance(snapshots, (int, str)) else tuple(snapshots)
+        with Reporter(progress) as reporter, self._pool.writing() as database:
+            return prune(database, numbers, dry_run=dry_run, reporter=reporter, clock=time.time_ns)
+
+    def check(self, *, quick: bool = False, progress: Progress = None) -> CheckResult:
+        """Verify the repository and name what is damaged; it never changes anything.
+
+        Args:
+            quick: Check the catalog alone and leave the data in the packs unread.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
+
+        Cost: reads, decompresses and hashes everything once; with ``quick``, one sweep over the catalog.
+        """
+        with Reporter(progress) as reporter, self._pool.reading() as database:
+            return check(database, quick=quick, reporter=reporter)
+
+    def close(self) -> None:
+        """Close the file. Using the repository afterwards opens it again."""
+        self._pool.close()
+
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Repository({self._path!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self._path, "lock_timeout": self._lock_timeout}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], lock_timeout=state["lock_timeout"])  # type: ignore[misc]
+
+
+def _strings(values: Iterable[Any]) -> Sequence[Any]:
+    """Return the values as a tuple; one lone string or path stands for itself, not for its letters."""
+    return (values,) if isinstance(values, (str, bytes, os.PathLike)) else tuple(values)

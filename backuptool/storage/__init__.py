@@ -1,0 +1,1 @@
+"""What is in the repository file: database, schema, catalog, contents, packs. Knows no user files."""

@@ -1,0 +1,379 @@
+"""The catalog: sources, snapshots, and which version of which file each snapshot holds.
+
+Owns the rows of ``sources``, ``snapshots``, ``files`` and ``pruned``. Bytes of files are left to contents; what is to
+be recorded or removed is decided by the operations.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Iterable, Iterator, Optional, Sequence
+
+import attrs
+
+from ..errors import CorruptionError, SnapshotNotFoundError
+from ..results import Snapshot
+from .contents import ContentLocation
+from .database import Database
+from .digest import FileVersion, snapshot_digest
+
+__all__ = [
+    "CatalogFile",
+    "NewVersion",
+    "SnapshotRow",
+    "close_versions",
+    "current_files",
+    "files_of",
+    "find_snapshot",
+    "heirs",
+    "insert_snapshot",
+    "insert_versions",
+    "load_versions",
+    "neighbours",
+    "newest_snapshot",
+    "next_snapshot_id",
+    "snapshot_rows",
+    "source_id",
+    "update_distinct_size",
+    "update_stamps",
+]
+
+#: Rows read at a time. A page takes a few ms, and no lock is held between pages.
+_PAGE = 4096
+
+_VERSION_COLUMNS = (
+    "f.path, f.kind, f.mode, f.uid, f.gid, f.user, f.grp, f.mtime_ns, f.size, c.hash, f.sparse, f.rdev, f.target, "
+    "f.xattrs, f.link"
+)
+
+_SNAPSHOT_COLUMNS = (
+    "n.id, n.source, s.host, s.root, n.started_ns, n.finished_ns, n.files, n.directories, n.size, n.distinct_size, "
+    "n.skipped_files, n.problem_files, n.note, n.tags, n.tree_digest, n.digest"
+)
+
+
+@attrs.frozen
+class SnapshotRow:
+    """A row of ``snapshots`` together with its source."""
+
+    id: int
+    source: int
+    host: str
+    root: bytes
+    started_ns: int
+    finished_ns: int
+    files: int
+    directories: int
+    size: int
+    distinct_size: int
+    skipped_files: int
+    problem_files: int
+    note: str
+    tags: tuple[str, ...]
+    tree_digest: bytes
+    digest: bytes = b""
+
+    def compute_digest(self) -> bytes:
+        """Return what ``digest`` must be; ``distinct_size`` is left out, as pruning others changes it."""
+        return snapshot_digest(
+            (
+                self.id,
+                self.host,
+                self.root,
+                self.started_ns,
+                self.finished_ns,
+                self.files,
+                self.directories,
+                self.size,
+                self.skipped_files,
+                self.problem_files,
+                self.note,
+                json.dumps(self.tags),
+                self.tree_digest,
+            )
+        )
+
+    def to_result(self) -> Snapshot:
+        """Return the snapshot as users see it."""
+        return Snapshot(
+            id=self.id,
+            host=self.host,
+            source=self.root.decode("utf-8", "surrogateescape"),
+            started_ns=self.started_ns,
+            finished_ns=self.finished_ns,
+            files=self.files,
+            directories=self.directories,
+            size_bytes=self.size,
+            distinct_bytes=self.distinct_size,
+            skipped_files=self.skipped_files,
+            problem_files=self.problem_files,
+            note=self.note,
+            tags=self.tags,
+            digest=self.digest.hex(),
+        )
+
+
+def _snapshot_row(row: Sequence[object], path: str) -> SnapshotRow:
+    values = list(row)
+    try:
+        values[2] = values[2].decode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
+        values[12] = values[12].decode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
+        values[13] = tuple(str(tag) for tag in json.loads(values[13]))  # type: ignore[arg-type]
+        numbers = [values[0], values[1], *values[4:12]]
+        if not all(isinstance(number, int) for number in numbers) or not isinstance(values[3], bytes):
+            raise TypeError("a number is none")
+        if not isinstance(values[14], bytes) or not isinstance(values[15], bytes):
+            raise TypeError("a digest is none")
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise CorruptionError(f"the row of snapshot {row[0]!r} is damaged ({exc})", path) from exc
+    return SnapshotRow(*values)  # type: ignore[arg-type]
+
+
+def snapshot_rows(database: Database) -> list[SnapshotRow]:
+    """Return all snapshots by ascending number."""
+    rows = database.query(
+        f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots AS n LEFT JOIN sources AS s ON s.id = n.source ORDER BY n.id"
+    )
+    return [_snapshot_row(row, database.path) for row in rows]
+
+
+def find_snapshot(database: Database, reference: int | str) -> SnapshotRow:
+    """Return a snapshot by number, or the newest for ``"latest"``.
+
+    Raises:
+        SnapshotNotFoundError: There is none; the message lists those there are.
+    """
+    number: Optional[int] = None
+    if reference == "latest":
+        number = database.value("SELECT max(id) FROM snapshots")
+    elif isinstance(reference, str) and reference.isascii() and reference.isdigit():
+        number = int(reference)
+    elif isinstance(reference, int) and not isinstance(reference, bool):
+        number = reference
+    if number is not None and -(1 << 63) <= number < 1 << 63:
+        rows = database.query(
+            f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots AS n LEFT JOIN sources AS s ON s.id = n.source WHERE n.id = ?",
+            (number,),
+        )
+        if rows:
+            return _snapshot_row(rows[0], database.path)
+    available = [row[0] for row in database.query("SELECT id FROM snapshots ORDER BY id")]
+    raise SnapshotNotFoundError(_not_found(reference, available), reference, available)
+
+
+def _not_found(reference: int | str, available: Sequence[int]) -> str:
+    if not available:
+        return f"there is no snapshot {reference}: the repository has none yet; take one with snapshot"
+    shown = ", ".join(map(str, available if len(available) <= 20 else [*available[:8], "…", *available[-8:]]))
+    return f"there is no snapshot {reference}; there are: {shown}"
+
+
+def source_id(database: Database, host: str, root: bytes, *, create: bool = False) -> Optional[int]:
+    """Return the id of a source, None if it was never saved (unless it is created)."""
+    key = (host.encode("utf-8", "surrogateescape"), root)
+    found = database.value("SELECT id FROM sources WHERE host = CAST(? AS TEXT) AND root = CAST(? AS TEXT)", key)
+    if found is None and create:
+        database.execute("INSERT INTO sources (host, root) VALUES (CAST(? AS TEXT), CAST(? AS TEXT))", key)
+        found = source_id(database, host, root)
+    return None if found is None else int(found)
+
+
+def newest_snapshot(database: Database, source: Optional[int]) -> Optional[int]:
+    """Return the number of a source's newest snapshot."""
+    found = database.value("SELECT max(id) FROM snapshots WHERE source = ?", (source,))
+    return None if found is None else int(found)
+
+
+def next_snapshot_id(database: Database) -> int:
+    """Return the lowest number above all that were ever used; the write lock must be held."""
+    return int(database.value("SELECT seq FROM sqlite_sequence WHERE name = 'snapshots'") or 0) + 1
+
+
+def neighbours(database: Database, source: int, snapshot: int) -> tuple[Optional[int], Optional[int]]:
+    """Return the numbers of the snapshots of a source before and behind one."""
+    before = database.value("SELECT max(id) FROM snapshots WHERE source = ? AND id < ?", (source, snapshot))
+    behind = database.value("SELECT min(id) FROM snapshots WHERE source = ? AND id > ?", (source, snapshot))
+    return before, behind
+
+
+def heirs(database: Database) -> dict[int, int]:
+    """Return for each pruned snapshot the kept one that has inherited the contents it brought."""
+    return dict(database.query("SELECT id, heir FROM pruned"))
+
+
+def insert_snapshot(database: Database, row: SnapshotRow) -> SnapshotRow:
+    """Insert a snapshot with its digest, and return it."""
+    row = attrs.evolve(row, digest=row.compute_digest())
+    database.execute(
+        "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS TEXT), ?, ?, ?)",
+        (
+            row.id,
+            row.source,
+            row.started_ns,
+            row.finished_ns,
+            row.files,
+            row.directories,
+            row.size,
+            row.distinct_size,
+            row.skipped_files,
+            row.problem_files,
+            row.note.encode("utf-8", "surrogateescape"),
+            json.dumps(row.tags),
+            row.tree_digest,
+            row.digest,
+        ),
+    )
+    return row
+
+
+def update_distinct_size(database: Database, snapshot: int, size: int) -> None:
+    """Add to a snapshot's distinct size."""
+    database.execute("UPDATE snapshots SET distinct_size = distinct_size + ? WHERE id = ?", (size, snapshot))
+
+
+def current_files(database: Database, source: Optional[int]) -> Iterator[Any]:
+    """Yield the current version of each path of a source, in byte order, for comparison with a walk.
+
+    Each is (path, kind, size, mtime_ns, ctime_ns, inode, mode, first). Read in pages; another process may commit
+    between two of them, which the commit of a snapshot notices.
+    """
+    if source is None:
+        return
+    sql = (
+        "SELECT path, kind, size, mtime_ns, ctime_ns, inode, mode, first FROM files "
+        "WHERE source = ? AND path {} CAST(? AS TEXT) AND last IS NULL ORDER BY path LIMIT ?"
+    )
+    rows = database.query(sql.format(">="), (source, b"", _PAGE))
+    while rows:
+        yield from rows
+        rows = database.query(sql.format(">"), (source, rows[-1][0], _PAGE)) if len(rows) == _PAGE else []
+
+
+def load_versions(
+    database: Database, source: int, paths: Iterable[bytes]
+) -> Iterator[tuple[FileVersion, int, Optional[int]]]:
+    """Yield (version, first, content id) of the current versions of paths. One index look-up each."""
+    sql = (
+        f"SELECT {_VERSION_COLUMNS}, f.first, f.content FROM files AS f LEFT JOIN contents AS c ON c.id = f.content "
+        "WHERE f.source = ? AND f.path = CAST(? AS TEXT) AND f.last IS NULL"
+    )
+    for path in paths:
+        for row in database.query(sql, (source, path)):
+            yield FileVersion(*row[:15]), row[15], row[16]
+
+
+@attrs.frozen
+class CatalogFile:
+    """A file as a snapshot holds it.
+
+    Attributes:
+        version: What is known of it.
+        content: Where its bytes are; None if it is no regular file, or its content is missing.
+    """
+
+    version: FileVersion
+    content: Optional[ContentLocation]
+
+
+def files_of(database: Database, snapshot: SnapshotRow) -> Iterator[CatalogFile]:
+    """Yield the files of a snapshot in byte order of their paths. Read in pages."""
+    sql = (
+        f"SELECT {_VERSION_COLUMNS}, c.id, c.size, c.pack, c.offset FROM files AS f "
+        "LEFT JOIN contents AS c ON c.id = f.content WHERE f.source = ? AND f.path {} CAST(? AS TEXT) "
+        "AND f.first <= ? AND (f.last IS NULL OR f.last >= ?) ORDER BY f.path LIMIT ?"
+    )
+    after, comparison = b"", ">="
+    while True:
+        rows = database.query(sql.format(comparison), (snapshot.source, after, snapshot.id, snapshot.id, _PAGE))
+        for row in rows:
+            version = FileVersion(*row[:15])
+            location = None
+            if row[15] is not None and version.hash is not None:
+                location = ContentLocation(row[15], version.hash, *row[16:19])
+            yield CatalogFile(version, location)
+        if len(rows) < _PAGE:
+            break
+        after, comparison = rows[-1][0], ">"
+    find_snapshot(database, snapshot.id)  # pruned meanwhile, its files would have ended too early
+
+
+@attrs.define(eq=False)
+class NewVersion:
+    """A version that a snapshot adds: what users see, and what the next walk compares with.
+
+    Attributes:
+        version: Its fields.
+        ctime_ns: Change time if it can be trusted, else None.
+        inode: Inode number as stored.
+        ordinal: Of its content in the writer, -1 if it has none.
+    """
+
+    version: FileVersion
+    ctime_ns: Optional[int]
+    inode: Optional[int]
+    ordinal: int = -1
+
+    def parameters(self) -> tuple[Any, ...]:
+        """Return what the row is made of, the ordinal last; plain values that can be set aside until the commit."""
+        v = self.version
+        return (
+            v.path,
+            v.kind,
+            v.mode,
+            v.uid,
+            v.gid,
+            v.user,
+            v.group,
+            v.mtime_ns,
+            v.size,
+            1 if v.sparse else 0,
+            v.rdev,
+            v.target,
+            v.xattrs,
+            v.link,
+            self.ctime_ns,
+            self.inode,
+            self.ordinal,
+        )
+
+
+def insert_versions(
+    database: Database,
+    source: int,
+    snapshot: int,
+    added: bool,
+    rows: Iterable[tuple[Any, ...]],
+    contents: Sequence[int],
+) -> None:
+    """Insert file versions that begin with a snapshot, best in byte order of their paths.
+
+    Args:
+        added: False for the source's first snapshot.
+        rows: What :meth:`NewVersion.parameters` returned.
+        contents: Id of each content by ordinal.
+    """
+    database.executemany(
+        "INSERT INTO files (source, first, added, path, kind, mode, uid, gid, user, grp, mtime_ns, size, sparse, rdev, "
+        f"target, xattrs, link, ctime_ns, inode, content) VALUES ({source}, {snapshot}, {1 if added else 0}, "
+        "CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, CAST(? AS TEXT), ?, "
+        "CAST(? AS TEXT), ?, ?, ?)",
+        ((*row[:-1], contents[row[-1]] if row[-1] >= 0 else None) for row in rows),
+    )
+
+
+def close_versions(database: Database, source: int, base: int, keys: Iterable[tuple[bytes, int]]) -> None:
+    """End versions with the snapshot ``base``: pairs of (path, first)."""
+    database.executemany(
+        "UPDATE files SET last = ? WHERE source = ? AND path = CAST(? AS TEXT) AND first = ?",
+        ((base, source, path, first) for path, first in keys),
+    )
+
+
+def update_stamps(
+    database: Database, source: int, stamps: Iterable[tuple[bytes, int, Optional[int], Optional[int]]]
+) -> None:
+    """Renew the change detection of versions that turned out to be unchanged: (path, first, ctime_ns, inode)."""
+    database.executemany(
+        "UPDATE files SET ctime_ns = ?, inode = ? WHERE source = ? AND path = CAST(? AS TEXT) AND first = ?",
+        ((ctime_ns, inode, source, path, first) for path, first, ctime_ns, inode in stamps),
+    )

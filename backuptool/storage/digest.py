@@ -1,0 +1,121 @@
+"""Fingerprints of the catalog: what a snapshot holds in 32 bytes, so that no changed bit in it goes unnoticed.
+
+Owns the canonical encoding of a file version and of a snapshot (docs/format.md, "Digests"). A tree's digest is a set
+hash, the sum modulo 2^256 of the SHA-256 of each row, so that a commit updates it from the changed rows alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Iterable, Optional
+
+import attrs
+
+__all__ = [
+    "MODULUS",
+    "FileVersion",
+    "hash_zeros",
+    "layout_entry",
+    "row_hash",
+    "snapshot_digest",
+    "to_bytes",
+]
+
+MODULUS = 1 << 256
+
+_HEAD = struct.Struct(">cqqqqqBqiiiiiii")
+
+_PART = struct.Struct(">Q32s")
+
+_HOLE = bytes(32)
+
+_ZEROS = bytes(1 << 20)
+
+
+@attrs.define(slots=True)
+class FileVersion:
+    """One version of one path, as users see it: a row of ``files`` without its range and change detection.
+
+    Attributes:
+        path: Relative to the source, ``b""`` for the source itself.
+        kind: ``f d l p s c b`` as one byte.
+        mode: Permission bits.
+        uid, gid: Owner and group by number.
+        user, group: Owner and group by name, b"" if unknown.
+        mtime_ns: ns since 1970 UTC.
+        size: Bytes of a regular file, else 0.
+        hash: SHA-256 of a regular file's bytes, else None.
+        sparse: True if the file had holes.
+        rdev: Device number of a device, else None.
+        target: Of a symlink, else None.
+        xattrs: Encoded extended attributes, None if there are none.
+        link: Equal for all paths of one inode, None if it has no other path.
+    """
+
+    path: bytes
+    kind: bytes
+    mode: int
+    uid: int
+    gid: int
+    user: bytes
+    group: bytes
+    mtime_ns: int
+    size: int
+    hash: Optional[bytes]
+    sparse: bool
+    rdev: Optional[int]
+    target: Optional[bytes]
+    xattrs: Optional[bytes]
+    link: Optional[bytes]
+
+
+def row_hash(version: FileVersion) -> int:
+    """Return the SHA-256 of a version's canonical encoding, as an integer below 2^256. About 2 µs."""
+    v = version
+    fields = (v.path, v.user, v.group, v.hash, v.target, v.xattrs, v.link)
+    head = _HEAD.pack(
+        v.kind,
+        v.mode,
+        v.uid,
+        v.gid,
+        v.mtime_ns,
+        v.size,
+        v.sparse,
+        -1 if v.rdev is None else v.rdev,
+        *[-1 if field is None else len(field) for field in fields],
+    )
+    tail = b"".join([field for field in fields if field])
+    return int.from_bytes(hashlib.sha256(head + tail).digest(), "big")
+
+
+def to_bytes(digest: int) -> bytes:
+    """Return a digest as the 32 bytes that are stored, most significant first."""
+    return digest.to_bytes(32, "big")
+
+
+def snapshot_digest(fields: Iterable[object]) -> bytes:
+    """Return the SHA-256 over a snapshot's own fields: each as its type, its length and its bytes."""
+    hasher = hashlib.sha256()
+    for field in fields:
+        data = field if isinstance(field, bytes) else str(field).encode("utf-8", "surrogateescape")
+        hasher.update(b"%c%d:" % (b"b" if isinstance(field, bytes) else b"i", len(data)))
+        hasher.update(data)
+    return hasher.digest()
+
+
+def layout_entry(offset: int, part: Optional[bytes]) -> bytes:
+    """Return what a part contributes to the digest of a large content's layout: the SHA-256 over all of these.
+
+    Args:
+        offset: Where the part begins.
+        part: Its SHA-256, None for a hole.
+    """
+    return _PART.pack(offset, _HOLE if part is None else part)
+
+
+def hash_zeros(hasher: hashlib._Hash, length: int) -> None:
+    """Feed a hasher that many zeros: a hole."""
+    while length > 0:
+        hasher.update(_ZEROS if length >= len(_ZEROS) else _ZEROS[:length])
+        length -= len(_ZEROS)

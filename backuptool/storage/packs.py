@@ -1,0 +1,165 @@
+"""Packs: many contents compressed together, written as one BLOB and read back as one.
+
+Owns the rows of ``packs`` and the cache of decompressed ones. Which content lies where is contents' business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, Deque, Iterator, Optional
+
+import attrs
+
+from ..errors import ContentCorruptError, ContentMissingError, CorruptionError
+from .compression import compress, decompress, salvage
+from .database import Database
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = [
+    "MAX_PACK_SIZE",
+    "PACK_SIZE",
+    "CompressedPack",
+    "PackCompressor",
+    "PackReader",
+    "UnpackedPack",
+    "read_pack",
+    "unpack",
+]
+
+#: Bytes before compression. 1 MiB packs take 1 to 4 % more room than packs of 4 MiB; reading one file back then costs
+#: a quarter, and a damaged pack takes a quarter as much with it.
+PACK_SIZE = 1 << 20
+
+#: Bytes that no pack exceeds: a forged file cannot make a reader take more memory than this.
+MAX_PACK_SIZE = 16 << 20
+
+#: Bytes of decompressed packs kept by a reader. Contents are asked for in the order of packs, so little is enough.
+_CACHE_BYTES = 16 << 20
+
+
+@attrs.frozen
+class CompressedPack:
+    """A pack that is ready to be stored.
+
+    Attributes:
+        members: (ordinal, hash, size) of each content, in the order of their bytes.
+        size: Bytes before compression.
+        codec: How ``data`` is encoded.
+        data: What is stored.
+    """
+
+    members: list[tuple[int, bytes, int]]
+    size: int
+    codec: str
+    data: bytes
+
+
+class PackCompressor:
+    """Compresses packs in threads, while the caller goes on reading; gives them back in the order they came.
+
+    Not more than a few packs are under way at any time, so memory is bounded. A context manager.
+    """
+
+    def __init__(self) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # imported here: listing snapshots needs no threads
+
+        workers = max(1, min(os.cpu_count() or 1, 16))
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="backuptool-compress")
+        self._limit = 2 * workers
+        self._waiting: Deque[tuple[list[tuple[int, bytes, int]], int, Future[tuple[str, bytes]]]] = deque()
+
+    def __enter__(self) -> PackCompressor:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for _, _, future in self._waiting:
+            future.cancel()
+        self._pool.shutdown(wait=True)
+
+    def submit(self, members: list[tuple[int, bytes, int]], pieces: list[bytes], size: int) -> None:
+        """Take over a full pack."""
+        self._waiting.append((members, size, self._pool.submit(_join_and_compress, pieces)))
+
+    def finished(self, *, wait_for_all: bool = False) -> Iterator[CompressedPack]:
+        """Yield finished packs; waits only where too many are under way, or for all of them."""
+        while self._waiting:
+            members, size, future = self._waiting[0]
+            if not (wait_for_all or len(self._waiting) > self._limit or future.done()):
+                return
+            codec, data = future.result()
+            self._waiting.popleft()
+            yield CompressedPack(members, size, codec, data)
+
+
+def _join_and_compress(pieces: list[bytes]) -> tuple[str, bytes]:
+    return compress(b"".join(pieces))
+
+
+@attrs.frozen
+class UnpackedPack:
+    """A decompressed pack.
+
+    Attributes:
+        data: Its bytes; if it is damaged, those before the damage.
+        damage: What is wrong with it, None if nothing is.
+    """
+
+    data: bytes
+    damage: Optional[str]
+
+
+def read_pack(database: Database, pack: int) -> tuple[int, str, bytes]:
+    """Return (size, codec, data) of a stored pack.
+
+    Raises:
+        ContentMissingError: There is no such pack.
+        CorruptionError: SQLite cannot read it.
+    """
+    rows = database.query("SELECT size, codec, data FROM packs WHERE id = ?", (pack,))
+    if not rows:
+        raise ContentMissingError(f"pack {pack} is missing", database.path)
+    size, codec, data = rows[0]
+    typed = isinstance(size, int) and isinstance(codec, bytes) and isinstance(data, bytes)
+    if not (typed and 0 <= size <= MAX_PACK_SIZE):
+        raise ContentCorruptError(f"the row of pack {pack} is damaged", database.path)
+    return size, codec.decode("utf-8", "replace"), data
+
+
+def unpack(size: int, codec: str, data: bytes) -> UnpackedPack:
+    """Return a pack's bytes, or what is left of them."""
+    try:
+        return UnpackedPack(decompress(codec, data, size), None)
+    except ContentCorruptError as exc:
+        return UnpackedPack(salvage(codec, data, size), str(exc))
+
+
+class PackReader:
+    """Reads contents out of packs, and keeps the packs read last.
+
+    Args:
+        database: Where they are.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._cache: OrderedDict[int, UnpackedPack] = OrderedDict()
+        self._cached_bytes = 0
+
+    def pack(self, pack: int) -> UnpackedPack:
+        """Return a decompressed pack; a damaged one gives what can be salvaged."""
+        unpacked = self._cache.get(pack)
+        if unpacked is not None:
+            self._cache.move_to_end(pack)
+            return unpacked
+        try:
+            unpacked = unpack(*read_pack(self._database, pack))
+        except CorruptionError as exc:
+            unpacked = UnpackedPack(b"", str(exc))
+        self._cache[pack] = unpacked
+        self._cached_bytes += len(unpacked.data)
+        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+            self._cached_bytes -= len(self._cache.popitem(last=False)[1].data)
+        return unpacked

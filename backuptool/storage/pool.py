@@ -1,0 +1,99 @@
+"""Connections to one repository file, one for each thread that asks at the same time.
+
+Owns who may use a connection when, also across fork; what a connection is, the database knows.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from contextlib import contextmanager
+from typing import Iterator
+
+from ..errors import RepositoryNotWritableError
+from .chunking import CHUNKING
+from .database import Database
+
+__all__ = ["ConnectionPool"]
+
+_abandoned: list[Database] = []  # connections of a parent process: closing them would drop the parent's locks
+
+
+class ConnectionPool:
+    """Hands out connections and takes them back.
+
+    Args:
+        path: The repository file, absolute.
+        lock_timeout: Seconds that a connection waits for a lock.
+    """
+
+    def __init__(self, path: str, lock_timeout: float) -> None:
+        self.path = path
+        self._lock_timeout = lock_timeout
+        self._idle: list[Database] = []
+        self._guard = threading.Lock()
+        self._process = os.getpid()
+
+    @contextmanager
+    def reading(self) -> Iterator[Database]:
+        """Lend a connection to an existing repository."""
+        database = self._take() or Database.open(self.path, self._lock_timeout)
+        with self._lend(database):
+            yield database
+
+    @contextmanager
+    def writing(self, *, create: bool = False) -> Iterator[Database]:
+        """Lend a connection to a repository that can be written to; with create, make it if there is none."""
+        database = self._take()
+        if database is None:
+            if create:
+                database = Database.create(self.path, self._lock_timeout, _settings())
+            else:
+                database = Database.open(self.path, self._lock_timeout)
+        with self._lend(database):
+            if not os.access(self.path, os.W_OK):
+                raise RepositoryNotWritableError(
+                    f"the repository {self.path} is read-only; list, check and restore work, "
+                    "for the rest make it writable",
+                    self.path,
+                )
+            yield database
+
+    def close(self) -> None:
+        """Close every idle connection; one that is lent is closed when it comes back."""
+        self._forget_parent()
+        with self._guard:
+            idle, self._idle = self._idle, []
+        for database in idle:
+            database.close()
+
+    def _take(self) -> Database | None:
+        self._forget_parent()
+        with self._guard:
+            database = self._idle.pop() if self._idle else None
+        if database is not None and not database.same_file():
+            database.close()
+            return None
+        return database
+
+    @contextmanager
+    def _lend(self, database: Database) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            database.close()  # whatever state it is in, the next operation begins with a fresh one
+            raise
+        with self._guard:
+            self._idle.append(database)
+
+    def _forget_parent(self) -> None:
+        if self._process != os.getpid():
+            _abandoned.extend(self._idle)
+            self._idle = []
+            self._guard = threading.Lock()
+            self._process = os.getpid()
+
+
+def _settings() -> list[tuple[str, object]]:
+    return [("id", uuid.uuid4().hex), *CHUNKING.settings()]

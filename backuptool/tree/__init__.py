@@ -1,0 +1,1 @@
+"""Trees of user files: walking and reading a source, writing a destination. Knows no SQL."""

@@ -1,0 +1,93 @@
+"""Directories opened below a root and never outside it, whatever is swapped meanwhile.
+
+Owns the descriptors. Each component is opened relative to the one before, without following a symlink; what is done in
+a directory is left to source and destination.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+
+from .portability import FOLLOW_NOTHING, OPEN_DIRECTORY
+
+__all__ = ["ConfinedRoot", "split"]
+
+#: Open descriptors kept; the usual limit of a process is 1,024.
+_KEPT = 128
+
+# A directory on the way need not be readable, only searchable.
+_TRAVERSE = getattr(os, "O_PATH", 0) | OPEN_DIRECTORY
+
+
+def split(path: bytes) -> tuple[bytes, bytes]:
+    """Return (parent, name) of a relative path; the parent of a top-level name is b""."""
+    parent, _, name = path.rpartition(b"/")
+    return parent, name
+
+
+class ConfinedRoot:
+    """A root directory, and the directories below it by relative path.
+
+    Args:
+        root: Absolute path; symlinks in it are followed, those below are not.
+    """
+
+    def __init__(self, root: bytes) -> None:
+        self.root = root
+        self._root = os.open(root, _TRAVERSE & ~FOLLOW_NOTHING)
+        self._open: OrderedDict[bytes, int] = OrderedDict()
+
+    def directory(self, path: bytes) -> int:
+        """Return a descriptor of a directory, for use at once: later calls may close it.
+
+        Raises:
+            OSError: ENOENT, or ENOTDIR if a component is a symlink or no directory.
+        """
+        if not path:
+            return self._root
+        descriptor = self._open.get(path)
+        if descriptor is not None:
+            self._open.move_to_end(path)
+            return descriptor
+        # Find the nearest open ancestor without recursion: paths may be thousands of levels deep.
+        missing = [path]
+        parent = split(path)[0]
+        while parent and parent not in self._open:
+            missing.append(parent)
+            parent = split(parent)[0]
+        descriptor = self._open[parent] if parent else self._root
+        for directory in reversed(missing):
+            descriptor = os.open(split(directory)[1], _TRAVERSE, dir_fd=descriptor)
+            self._open[directory] = descriptor
+            if len(self._open) > _KEPT:
+                self._evict(keep=descriptor)
+        return descriptor
+
+    def open(self, path: bytes, flags: int) -> int:
+        """Open a file below the root; no component of its path may be a symlink."""
+        parent, name = split(path)
+        if not name:
+            return os.open(b".", flags, dir_fd=self._root)
+        return os.open(name, flags | FOLLOW_NOTHING, dir_fd=self.directory(parent))
+
+    def forget(self, path: bytes) -> None:
+        """Close what is open at and below a path, because it was removed or replaced."""
+        inside = path + b"/"
+        for directory in [key for key in self._open if key == path or key.startswith(inside)]:
+            os.close(self._open.pop(directory))
+
+    def close(self) -> None:
+        """Close all descriptors."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+
+    def _evict(self, keep: int) -> None:
+        path, descriptor = self._open.popitem(last=False)
+        if descriptor == keep:
+            self._open[path] = descriptor
+            return
+        os.close(descriptor)

@@ -1,0 +1,422 @@
+"""Writing a restored tree: confined to its directory, each file complete before it takes its name.
+
+Owns the system calls and their order. What is restored, and what is left alone, is decided by the restore operation.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from hashlib import sha256
+from typing import Callable, Iterable, Iterator, Optional
+
+import attrs
+
+from ..errors import RestoreError, UnsafePathError
+from .confined import ConfinedRoot, split
+from .metadata import decode_xattrs
+from .portability import FOLLOW_NOTHING, OPEN_DIRECTORY, OPEN_FILE, list_xattrs, read_xattr, remove_xattr, write_xattr
+
+__all__ = ["Destination", "Metadata", "require_safe"]
+
+_BLOCK = 4096  # bytes; holes smaller than a page are not worth a seek
+
+_ZEROS = bytes(1 << 20)
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | FOLLOW_NOTHING
+
+_INSPECT = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0) | FOLLOW_NOTHING
+
+_MAKE = {b"p": stat.S_IFIFO, b"s": stat.S_IFSOCK, b"c": stat.S_IFCHR, b"b": stat.S_IFBLK}
+
+Failure = Callable[[str, bytes, OSError], None]
+
+
+@attrs.frozen
+class Metadata:
+    """What an entry gets besides its bytes."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    xattrs: Optional[bytes]
+
+
+def require_safe(path: bytes) -> None:
+    """Refuse a path that is not plainly below the destination.
+
+    Raises:
+        UnsafePathError: It is absolute, has '..', '.' or empty components, or a NUL.
+    """
+    if not path:
+        return
+    parts = path.split(b"/")
+    if b"" in parts or b"." in parts or b".." in parts or b"\0" in path:
+        shown = path.decode("utf-8", "surrogateescape")
+        raise UnsafePathError("the catalog has a name that leads elsewhere; it was not restored", shown)
+    if os.name == "nt" and any(mark in path for mark in (b"\\", b":")):  # pragma: no cover (not Linux)
+        raise UnsafePathError("the name is not possible on this system", os.fsdecode(path))
+
+
+class Destination:
+    """A directory that is restored into; a context manager.
+
+    Args:
+        root: The directory; it is made, with its parents, if it is missing.
+        on_failure: Called with what could not be restored of an entry ("owner", "mode", "xattr", "times"), its path,
+            and why; the entry is restored all the same.
+
+    Attributes:
+        existed: False if the directory was made now.
+
+    Raises:
+        RestoreError: It cannot be made or opened.
+    """
+
+    def __init__(self, root: bytes, on_failure: Failure) -> None:
+        shown = os.fsdecode(root)
+        self._on_failure = on_failure
+        self._is_root = not hasattr(os, "geteuid") or os.geteuid() == 0
+        try:
+            self.existed = os.path.isdir(root) and bool(os.listdir(root))
+            os.makedirs(root, mode=0o700, exist_ok=True)
+            self.root = os.path.realpath(root)
+            self._confined = ConfinedRoot(self.root)
+        except OSError as exc:
+            reason = "a file is in the way" if isinstance(exc, (FileExistsError, NotADirectoryError)) else exc.strerror
+            raise RestoreError(f"cannot restore into {shown}: {reason}; name another directory", shown) from exc
+
+    def __enter__(self) -> Destination:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._confined.close()
+
+    def lstat(self, path: bytes) -> Optional[os.stat_result]:
+        """Return the status of what is there, None if nothing is. Symlinks are not followed, also on the way."""
+        parent, name = split(path)
+        try:
+            return os.stat(name or b".", dir_fd=self._confined.directory(parent), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def read_link(self, path: bytes) -> bytes:
+        """Return the target of a symlink that is there."""
+        parent, name = split(path)
+        return os.readlink(name, dir_fd=self._confined.directory(parent))
+
+    def make_directory(self, path: bytes) -> bool:
+        """Make a directory that only its owner may use for now; False if it was there.
+
+        Something else in its place is removed.
+        """
+        parent, name = split(path)
+        parent_fd = self._confined.directory(parent)
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent_fd)
+            return True
+        except FileExistsError:
+            pass
+        status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            if not self._is_root and status.st_mode & 0o700 != 0o700:
+                self._open_up(path)
+            return False
+        os.unlink(name, dir_fd=parent_fd)
+        os.mkdir(name, 0o700, dir_fd=parent_fd)
+        return True
+
+    def _open_up(self, path: bytes) -> None:
+        """Let the owner write into a directory until it gets its metadata at the end."""
+        parent, name = split(path)
+        descriptor = os.open(name, _INSPECT, dir_fd=self._confined.directory(parent))
+        try:
+            os.chmod(b"/proc/self/fd/%d" % descriptor, 0o700)
+        except OSError:
+            pass  # not ours: what is written into it will say so
+        finally:
+            os.close(descriptor)
+
+    def write_file(
+        self, path: bytes, pieces: Iterable[tuple[int, Optional[bytes]]], size: int, sparse: bool, metadata: Metadata
+    ) -> None:
+        """Write a regular file under a temporary name, give it its metadata, then its own name.
+
+        Args:
+            pieces: (offset, bytes) in order; None in place of bytes is a hole up to the next piece or the end.
+            size: Bytes of the whole.
+            sparse: Leave holes where zeros are.
+        """
+        parent, name = split(path)
+        parent_fd = self._confined.directory(parent)
+        temporary = _temporary(name)
+        try:
+            descriptor = os.open(temporary, _CREATE, 0o600, dir_fd=parent_fd)
+        except FileExistsError:  # left by an interrupted run
+            os.unlink(temporary, dir_fd=parent_fd)
+            descriptor = os.open(temporary, _CREATE, 0o600, dir_fd=parent_fd)
+        try:
+            try:
+                _write(descriptor, pieces, size, sparse)
+                self._apply(descriptor, path, metadata)
+            finally:
+                os.close(descriptor)
+            self._take_name(temporary, path)
+        except BaseException:
+            self._discard(temporary, parent)
+            raise
+
+    def make_symlink(self, path: bytes, target: bytes, metadata: Metadata) -> None:
+        """Make a symlink."""
+        parent, name = split(path)
+        temporary = _temporary(name)
+        parent_fd = self._confined.directory(parent)
+        self._discard(temporary, parent)
+        os.symlink(target, temporary, dir_fd=parent_fd)
+        try:
+            self._own(
+                path, lambda uid, gid: os.chown(temporary, uid, gid, dir_fd=parent_fd, follow_symlinks=False), metadata
+            )
+            self._set_xattrs(b"/proc/self/fd/%d/%s" % (parent_fd, temporary), path, metadata)
+            self._set_times(temporary, parent_fd, path, metadata)
+            self._take_name(temporary, path)
+        except BaseException:
+            self._discard(temporary, parent)
+            raise
+
+    def make_special(self, path: bytes, kind: bytes, device: int, metadata: Metadata) -> None:
+        """Make a FIFO, a socket or a device.
+
+        Raises:
+            OSError: EPERM if only root may.
+        """
+        parent, name = split(path)
+        temporary = _temporary(name)
+        parent_fd = self._confined.directory(parent)
+        self._discard(temporary, parent)
+        os.mknod(temporary, 0o600 | _MAKE[kind], device, dir_fd=parent_fd)
+        try:
+            owned = self._own(
+                path, lambda uid, gid: os.chown(temporary, uid, gid, dir_fd=parent_fd, follow_symlinks=False), metadata
+            )
+            # By descriptor: whoever may write here could put a symlink in the place of the temporary name.
+            descriptor = os.open(temporary, _INSPECT, dir_fd=parent_fd)
+            try:
+                exact = b"/proc/self/fd/%d" % descriptor
+                self._set_mode(lambda mode: os.chmod(exact, mode), path, metadata, owned)
+            finally:
+                os.close(descriptor)
+            self._set_xattrs(b"/proc/self/fd/%d/%s" % (parent_fd, temporary), path, metadata)
+            self._set_times(temporary, parent_fd, path, metadata)
+            self._take_name(temporary, path)
+        except BaseException:
+            self._discard(temporary, parent)
+            raise
+
+    def make_link(self, path: bytes, existing: bytes) -> None:
+        """Make a hard link to an entry that was restored before."""
+        parent, name = split(path)
+        temporary = _temporary(name)
+        from_parent, from_name = split(existing)
+        from_fd = os.dup(self._confined.directory(from_parent))
+        try:
+            parent_fd = self._confined.directory(parent)
+            self._discard(temporary, parent)
+            os.link(from_name, temporary, src_dir_fd=from_fd, dst_dir_fd=parent_fd, follow_symlinks=False)
+            self._take_name(temporary, path)
+        except BaseException:
+            self._discard(temporary, parent)
+            raise
+        finally:
+            os.close(from_fd)
+
+    def set_metadata(self, path: bytes, kind: bytes, metadata: Metadata) -> None:
+        """Give an entry that is there, a file or directory, its metadata."""
+        flags = OPEN_DIRECTORY if kind == b"d" else OPEN_FILE
+        try:
+            descriptor = self._confined.open(path, flags)
+        except OSError as exc:
+            self._on_failure("metadata", path, exc)
+            return
+        try:
+            self._apply(descriptor, path, metadata)
+        finally:
+            os.close(descriptor)
+
+    def remove(self, path: bytes) -> None:
+        """Remove a file, or an empty directory."""
+        parent, name = split(path)
+        parent_fd = self._confined.directory(parent)
+        if stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
+            self._confined.forget(path)
+            os.rmdir(name, dir_fd=parent_fd)
+        else:
+            os.unlink(name, dir_fd=parent_fd)
+
+    def hash_file(self, path: bytes) -> bytes:
+        """Return the SHA-256 of a regular file that is there.
+
+        Raises:
+            OSError: It cannot be read, or is no regular file.
+        """
+        descriptor = self._confined.open(path, OPEN_FILE)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file")
+            hasher = sha256()
+            while True:
+                data = os.read(descriptor, 1 << 20)
+                if not data:
+                    return hasher.digest()
+                hasher.update(data)
+        finally:
+            os.close(descriptor)
+
+    # Owner, mode, extended attributes, times: in this order, as changing the owner clears capabilities and setuid.
+
+    def _apply(self, descriptor: int, path: bytes, metadata: Metadata) -> None:
+        owned = self._own(path, lambda uid, gid: os.fchown(descriptor, uid, gid), metadata)
+        self._set_mode(lambda mode: os.fchmod(descriptor, mode), path, metadata, owned)
+        self._set_xattrs(descriptor, path, metadata)
+        try:
+            os.utime(descriptor, ns=(time.time_ns(), metadata.mtime_ns))
+        except OSError as exc:
+            self._on_failure("times", path, exc)
+
+    def _own(self, path: bytes, chown: Callable[[int, int], None], metadata: Metadata) -> bool:
+        try:
+            chown(metadata.uid, metadata.gid)
+            return True
+        except (OSError, AttributeError) as exc:
+            if isinstance(exc, OSError):
+                self._on_failure("owner", path, exc)
+        try:
+            chown(-1, metadata.gid)  # one's own files may go to any group one is in
+        except (OSError, AttributeError):
+            pass  # reported above, together with the owner
+        return False
+
+    def _set_mode(self, chmod: Callable[[int], None], path: bytes, metadata: Metadata, owned: bool) -> None:
+        # setuid for an owner that it was not meant for would be a gift.
+        mode = metadata.mode if owned else metadata.mode & ~(stat.S_ISUID | stat.S_ISGID)
+        try:
+            chmod(mode)
+        except OSError as exc:
+            self._on_failure("mode", path, exc)
+
+    def _set_xattrs(self, target: int | bytes, path: bytes, metadata: Metadata) -> None:
+        """Make the extended attributes those saved; ones inherited from the directory (default ACLs) go."""
+        try:
+            wanted = dict(decode_xattrs(metadata.xattrs))
+            present = list_xattrs(target)
+        except ValueError as exc:
+            self._on_failure("xattr", path, OSError(errno.EINVAL, str(exc)))
+            return
+        except OSError as exc:
+            if metadata.xattrs:
+                self._on_failure("xattr", path, exc)
+            return
+        for name in present:
+            key = os.fsencode(name)
+            if key not in wanted and not name.startswith("security."):
+                try:
+                    remove_xattr(target, name)
+                except OSError as exc:
+                    self._on_failure("xattr", path, exc)
+        for key, value in wanted.items():
+            name = os.fsdecode(key)
+            try:
+                if name not in present or read_xattr(target, name) != value:
+                    write_xattr(target, name, value)
+            except (OSError, ValueError) as exc:
+                self._on_failure("xattr", path, exc if isinstance(exc, OSError) else OSError(errno.EINVAL, str(exc)))
+
+    def _set_times(self, name: bytes, parent_fd: int, path: bytes, metadata: Metadata) -> None:
+        try:
+            os.utime(name, ns=(time.time_ns(), metadata.mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
+        except OSError as exc:
+            self._on_failure("times", path, exc)
+
+    def _take_name(self, temporary: bytes, path: bytes) -> None:
+        parent, name = split(path)
+        parent_fd = self._confined.directory(parent)
+        try:
+            os.replace(temporary, name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+        except IsADirectoryError:
+            self._confined.forget(path)
+            os.rmdir(name, dir_fd=parent_fd)  # fails if something is in it, and then it stays
+            os.replace(temporary, name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
+
+    def _discard(self, temporary: bytes, parent: bytes) -> None:
+        try:
+            os.unlink(temporary, dir_fd=self._confined.directory(parent))
+        except OSError:
+            pass  # it is not there
+
+
+def _temporary(name: bytes) -> bytes:
+    """Return the name under which an entry is made; the same one each time, so that a later run finds what is left."""
+    return b".backuptool-" + sha256(name).hexdigest()[:20].encode() + b".part"
+
+
+def _write(descriptor: int, pieces: Iterable[tuple[int, Optional[bytes]]], size: int, sparse: bool) -> None:
+    end = 0
+    hole = False
+    for offset, data in pieces:
+        if hole and not sparse:
+            _write_zeros(descriptor, end, offset)
+        hole = data is None
+        end = offset
+        if data is not None:
+            if sparse:
+                for begin, block in _data_runs(data):
+                    _pwrite(descriptor, block, offset + begin)
+            elif offset == 0 and len(data) == size:  # nearly all files: one call
+                _write_all(descriptor, data)
+            else:
+                _pwrite(descriptor, data, offset)
+            end = offset + len(data)
+    if hole and not sparse:
+        _write_zeros(descriptor, end, size)
+    elif end < size or sparse:
+        os.ftruncate(descriptor, size)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    written = os.write(descriptor, data) if data else 0
+    if written < len(data):
+        _pwrite(descriptor, data[written:], written)
+
+
+def _pwrite(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view = view[written:]
+        offset += written
+
+
+def _write_zeros(descriptor: int, begin: int, end: int) -> None:
+    while begin < end:
+        length = min(end - begin, len(_ZEROS))
+        _pwrite(descriptor, _ZEROS[:length], begin)
+        begin += length
+
+
+def _data_runs(data: bytes) -> Iterator[tuple[int, bytes | memoryview]]:
+    """Yield (offset, bytes) of what lies between whole blocks of zeros."""
+    view = memoryview(data)
+    begin: Optional[int] = None
+    for offset in range(0, len(data), _BLOCK):
+        block = view[offset : offset + _BLOCK]
+        if block == _ZEROS[: len(block)]:
+            if begin is not None:
+                yield begin, view[begin:offset]
+                begin = None
+        elif begin is None:
+            begin = offset
+    if begin is not None:
+        yield begin, view[begin:]

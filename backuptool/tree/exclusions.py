@@ -1,0 +1,96 @@
+"""Which paths are meant: gitignore-style patterns, and marker files that keep a directory's contents out.
+
+Owns the decisions alone. Matching is the pathspec library's; walking is left to source, selecting to restore.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Iterable, Optional, Sequence
+
+import attrs
+
+from ..errors import PatternError
+
+__all__ = ["CACHE_TAG", "CACHE_TAG_SIGNATURE", "Exclusions", "Patterns", "read_pattern_file"]
+
+#: Cache Directory Tagging Specification, https://bford.info/cachedir/
+CACHE_TAG = b"CACHEDIR.TAG"
+CACHE_TAG_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
+
+
+class Patterns:
+    """A list of gitignore-style patterns; later ones overrule earlier ones, '!' takes back.
+
+    Args:
+        patterns: The lines.
+
+    Raises:
+        PatternError: One of them cannot be understood.
+    """
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        import pathspec  # imported here: a run without patterns does not pay for it
+
+        lines = list(patterns)
+        try:
+            self._spec = pathspec.GitIgnoreSpec.from_lines(lines)
+        except ValueError as exc:
+            raise PatternError(
+                f"a pattern among {', '.join(map(repr, lines))} cannot be understood: {exc}", ""
+            ) from exc
+
+    def match(self, path: bytes, is_directory: bool = False) -> bool:
+        """Tell whether a path relative to the root matches."""
+        text = path.decode("utf-8", "surrogateescape")
+        return bool(self._spec.match_file(text + "/" if is_directory else text))
+
+
+@attrs.frozen
+class Exclusions:
+    """What a walk leaves out.
+
+    Attributes:
+        patterns: Of the paths to be left out, None if there are none.
+        markers: Names of files that keep out what is in their directory.
+        caches: Leave out what is in directories that a CACHEDIR.TAG marks.
+        larger_than: Leave out files above this many bytes, None for no limit.
+        one_file_system: Stay on the root's device.
+    """
+
+    patterns: Optional[Patterns] = None
+    markers: frozenset[bytes] = frozenset()
+    caches: bool = False
+    larger_than: Optional[int] = None
+    one_file_system: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        patterns: Sequence[str],
+        markers: Iterable[str],
+        caches: bool,
+        larger_than: Optional[int],
+        one_file_system: bool,
+    ) -> Exclusions:
+        """Return the exclusions for what a user asked for."""
+        return cls(
+            patterns=Patterns(patterns) if patterns else None,
+            markers=frozenset(map(os.fsencode, markers)),
+            caches=caches,
+            larger_than=larger_than,
+            one_file_system=one_file_system,
+        )
+
+
+def read_pattern_file(path: str) -> list[str]:
+    """Return the lines of a file of patterns.
+
+    Raises:
+        PatternError: It cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().splitlines()
+    except OSError as exc:
+        raise PatternError(f"cannot read the patterns in {path}: {exc.strerror}", path) from exc

@@ -1,0 +1,348 @@
+"""Walking and reading the directory that is saved.
+
+Owns the order of the walk, what is left out of it, and reading files that may change meanwhile. What is done with the
+bytes, and what they are compared with, is left to the snapshot operation.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Any, Callable, Iterator, Optional
+
+import attrs
+
+from ..errors import SourceError
+from .confined import ConfinedRoot, split
+from .exclusions import CACHE_TAG, CACHE_TAG_SIGNATURE, Exclusions
+from .portability import HAS_DIR_FD, O_NOATIME, OPEN_DIRECTORY, OPEN_FILE, next_data, next_hole
+
+__all__ = ["FileChangedError", "OpenFile", "Source"]
+
+_READ = 1 << 20
+
+# Directories kept open along the way down; deeper ones are opened anew from the root.
+_DEEP = 100
+
+Report = Callable[[bytes, OSError], None]
+
+
+class FileChangedError(Exception):
+    """A file is not what it was when it was listed: replaced by another kind, or by a symlink on the way to it."""
+
+
+class Source:
+    """A directory to be saved.
+
+    Args:
+        path: The directory; a symlink to one is followed, and what it leads to is the source.
+
+    Raises:
+        SourceError: It is missing, no directory, or cannot be listed.
+    """
+
+    def __init__(self, path: bytes) -> None:
+        shown = os.fsdecode(path)
+        try:
+            self.root = os.path.realpath(path)
+            self.status = os.stat(self.root)
+            if not stat.S_ISDIR(self.status.st_mode):
+                raise SourceError(f"{shown} is not a directory; name the directory that holds it", shown)
+            with os.scandir(self.root):
+                pass
+            self._confined = ConfinedRoot(self.root)
+        except OSError as exc:
+            hint = "check the spelling" if exc.errno == errno.ENOENT else "nothing was saved"
+            raise SourceError(f"cannot read {shown}: {exc.strerror}; {hint}", shown) from exc
+
+    def close(self) -> None:
+        """Close the descriptors."""
+        self._confined.close()
+
+    def walk(
+        self,
+        exclusions: Exclusions,
+        on_error: Report,
+        left_out: frozenset[tuple[int, int]] = frozenset(),
+        left_out_names: frozenset[tuple[int, int, bytes]] = frozenset(),
+    ) -> Iterator[tuple[bytes, os.stat_result]]:
+        """Yield (path, lstat) of the root and everything below, in byte order of the paths.
+
+        A directory comes at its name and its children at name + b"/", so that the order is that of the paths in the
+        catalog's index. Symlinks are never followed.
+
+        Args:
+            exclusions: What is not to be walked.
+            on_error: Called with the path of a directory or file that cannot be listed, and why.
+            left_out: (device, inode) of files that are passed over without a word.
+            left_out_names: (device and inode of a directory, name in it) that are passed over without a word.
+        """
+        patterns = exclusions.patterns
+        limit = exclusions.larger_than
+        inodes = {inode for _, inode in left_out}
+        parents = {(device, inode) for device, inode, _ in left_out_names}
+        yield b"", self.status
+        stack = [self._list(b"", None, self.status, exclusions, on_error)]
+        try:
+            while stack:
+                frame = stack[-1]
+                prefix = frame.prefix
+                watched = frame.identity in parents
+                descended = False
+                for name, entry in frame.entries:
+                    if name[-1] == 47:  # a directory's second turn: now its children
+                        status = frame.directories.pop(name, None)
+                        if status is not None:
+                            child = prefix + name[:-1]
+                            stack.append(self._list(child, frame, status, exclusions, on_error))
+                            descended = True
+                            break
+                        continue
+                    try:
+                        status = entry.stat(follow_symlinks=False) if isinstance(entry, os.DirEntry) else entry
+                    except OSError as exc:
+                        if exc.errno != errno.ENOENT:
+                            on_error(prefix + name, exc)
+                        continue
+                    path = prefix + name
+                    mode = status.st_mode
+                    if (mode & 0o170000) == 0o040000:
+                        if patterns is not None and patterns.match(path, True):
+                            continue
+                        if not exclusions.one_file_system or status.st_dev == self.status.st_dev:
+                            frame.directories[name + b"/"] = status
+                    else:
+                        if patterns is not None and patterns.match(path):
+                            continue
+                        if status.st_ino in inodes and (status.st_dev, status.st_ino) in left_out:
+                            continue
+                        if watched and (*frame.identity, name) in left_out_names:
+                            continue
+                        if limit is not None and status.st_size > limit and stat.S_ISREG(mode):
+                            continue
+                    yield path, status
+                if not descended:
+                    frame.close()
+                    stack.pop()
+        finally:
+            for frame in stack:
+                frame.close()
+
+    def _list(
+        self,
+        path: bytes,
+        parent: Optional[_Frame],
+        status: os.stat_result,
+        exclusions: Exclusions,
+        on_error: Report,
+    ) -> _Frame:
+        """Return what is in a directory, sorted; empty, after a report, if it cannot be listed."""
+        frame = _Frame(prefix=path + b"/" if path else b"", identity=(status.st_dev, status.st_ino))
+        depth = 0 if parent is None else parent.depth + 1
+        frame.depth = depth
+        try:
+            if not HAS_DIR_FD:  # pragma: no cover (not Linux)
+                listing = os.scandir(os.fsdecode(os.path.join(self.root, path)))
+            else:
+                if parent is not None and parent.descriptor >= 0:
+                    descriptor = os.open(split(path)[1], OPEN_DIRECTORY, dir_fd=parent.descriptor)
+                else:
+                    descriptor = self._confined.open(path, OPEN_DIRECTORY)
+                frame.descriptor = descriptor
+                listing = os.scandir(descriptor)
+            entries = []
+            with listing:
+                for entry in listing:
+                    name = os.fsencode(entry.name)
+                    entries.append((name, entry))
+                    if entry.is_dir(follow_symlinks=False):
+                        entries.append((name + b"/", entry))
+            if exclusions.markers or exclusions.caches:
+                entries = self._within_markers(path, entries, exclusions)
+            entries.sort(key=_by_name)
+            frame.entries = iter(entries)
+            if depth >= _DEEP:
+                frame.entries = iter([(name, _lstat(name, entry)) for name, entry in entries])
+                frame.close()
+        except OSError as exc:
+            frame.close()
+            frame.entries = iter(())
+            if exc.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # gone, or replaced since it was listed
+                on_error(path, exc)
+        return frame
+
+    def _within_markers(
+        self, path: bytes, entries: list[tuple[bytes, Any]], exclusions: Exclusions
+    ) -> list[tuple[bytes, Any]]:
+        """Return the marker alone if the directory holds one, else all entries."""
+        for name, _ in entries:
+            if name in exclusions.markers:
+                return [(name, entry) for found, entry in entries if found == name]
+            if exclusions.caches and name == CACHE_TAG and self._is_cache_tag(path):
+                return [(name, entry) for found, entry in entries if found == name]
+        return entries
+
+    def _is_cache_tag(self, path: bytes) -> bool:
+        try:
+            descriptor = self._confined.open(path + b"/" + CACHE_TAG if path else CACHE_TAG, OPEN_FILE)
+        except OSError:
+            return False
+        try:
+            return os.read(descriptor, len(CACHE_TAG_SIGNATURE)) == CACHE_TAG_SIGNATURE
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+
+    def open_file(self, path: bytes, expected: os.stat_result) -> OpenFile:
+        """Open a regular file for reading.
+
+        The file is opened by its whole path, which is fastest, and is then the one that was listed, by device and
+        inode. If it is another one, it is opened again directory by directory, so that a symlink put in the way
+        meanwhile is not followed.
+
+        Raises:
+            OSError: It cannot be opened.
+            FileChangedError: It is no regular file any more.
+        """
+        full = self.root + b"/" + path
+        try:
+            descriptor = os.open(full, OPEN_FILE | O_NOATIME)
+        except OSError as exc:
+            descriptor = self._open_otherwise(path, full, exc)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_ino != expected.st_ino or status.st_dev != expected.st_dev:
+                os.close(descriptor)
+                descriptor = -1
+                descriptor = self._confined.open(path, OPEN_FILE)
+                status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileChangedError("it became another kind of file while the tree was walked")
+        except BaseException:
+            if descriptor >= 0:
+                os.close(descriptor)
+            raise
+        return OpenFile(descriptor, status)
+
+    def _open_otherwise(self, path: bytes, full: bytes, exc: OSError) -> int:
+        if exc.errno == errno.EPERM and O_NOATIME:  # not ours: the access time will change
+            return os.open(full, OPEN_FILE)
+        if exc.errno == errno.ENAMETOOLONG:
+            return self._confined.open(path, OPEN_FILE)
+        if exc.errno in (errno.ELOOP, errno.ENXIO):  # a symlink or a socket took its place
+            raise FileChangedError("it became another kind of file while the tree was walked") from exc
+        raise exc
+
+    def read_link(self, path: bytes) -> bytes:
+        """Return the target of a symlink."""
+        if not HAS_DIR_FD:  # pragma: no cover (not Linux)
+            return os.fsencode(os.readlink(os.path.join(self.root, path)))
+        parent, name = split(path)
+        return os.readlink(name, dir_fd=self._confined.directory(parent))
+
+    def unfollowed(self, path: bytes) -> bytes:
+        """Return a path to an entry for calls that take no directory descriptor, good until the next call."""
+        parent, name = split(path)
+        if not path or not os.path.isdir("/proc/self/fd"):
+            return os.path.join(self.root, path)
+        return b"/proc/self/fd/%d/%s" % (self._confined.directory(parent), name)
+
+
+@attrs.define
+class _Frame:
+    """One directory on the way down."""
+
+    prefix: bytes
+    identity: tuple[int, int]
+    entries: Iterator[tuple[bytes, Any]] = attrs.Factory(lambda: iter(()))
+    directories: dict[bytes, os.stat_result] = attrs.Factory(dict)
+    descriptor: int = -1
+    depth: int = 0
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class OpenFile:
+    """A regular file opened for reading; a context manager.
+
+    Attributes:
+        descriptor: Its file descriptor.
+        status: fstat before the first byte was read.
+    """
+
+    __slots__ = ("descriptor", "status")
+
+    def __init__(self, descriptor: int, status: os.stat_result) -> None:
+        self.descriptor = descriptor
+        self.status = status
+
+    def __enter__(self) -> OpenFile:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        os.close(self.descriptor)
+
+    def read_all(self) -> bytes:
+        """Return all bytes from the beginning; for small files."""
+        descriptor = self.descriptor
+        data = os.read(descriptor, self.status.st_size + 1)
+        if len(data) == self.status.st_size:
+            return data
+        pieces = [data]
+        while data:
+            data = os.read(descriptor, _READ)
+            pieces.append(data)
+        return b"".join(pieces)
+
+    def rewind(self) -> None:
+        """Begin again, with a fresh status."""
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        self.status = os.fstat(self.descriptor)
+
+    def unchanged(self, read_bytes: int) -> bool:
+        """Tell whether the file is still as it was before it was read."""
+        now = os.fstat(self.descriptor)
+        then = self.status
+        return (
+            now.st_size == then.st_size == read_bytes
+            and now.st_mtime_ns == then.st_mtime_ns
+            and now.st_ctime_ns == then.st_ctime_ns
+        )
+
+    def is_sparse(self) -> bool:
+        """Tell whether the file has holes."""
+        status = self.status
+        if getattr(status, "st_blocks", 0) * 512 >= status.st_size:
+            return False
+        sparse = next_hole(self.descriptor, 0, status.st_size) < status.st_size
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        return sparse
+
+    def segments(self) -> Iterator[tuple[int, int]]:
+        """Yield (begin, end) of the data between the holes. The position is at ``begin`` whenever it yields."""
+        size = self.status.st_size
+        end = 0
+        while end < size:
+            begin = next_data(self.descriptor, end, size)
+            if begin >= size:
+                return
+            end = next_hole(self.descriptor, begin, size)
+            os.lseek(self.descriptor, begin, os.SEEK_SET)
+            yield begin, end
+
+
+def _by_name(item: tuple[bytes, object]) -> bytes:
+    return item[0]
+
+
+def _lstat(name: bytes, entry: os.DirEntry[str]) -> object:
+    """Return the status of an entry while its directory is open; the entry itself if that fails, to fail later."""
+    try:
+        return entry.stat(follow_symlinks=False)
+    except OSError:
+        return entry
