@@ -12,7 +12,7 @@ import marshal
 import os
 import time
 from array import array
-from typing import Any, Callable, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional
 
 import attrs
 
@@ -22,14 +22,18 @@ from ..results import Problem, SkippedFile, SnapshotResult, format_size
 from ..storage import catalog
 from ..storage.chunking import LARGE_FILE, Chunking, cut
 from ..storage.compression import compress, decompress
-from ..storage.contents import ContentsVanishedError, ContentWriter, LargeContent, reference
+from ..storage.contents import ContentsVanishedError, reference
 from ..storage.database import Database
-from ..storage.digest import MODULUS, FileVersion, hash_zeros, layout_entry, row_hash, to_bytes
+from ..storage.digest import MODULUS, FileVersion, hash_zeros, row_hash, to_bytes
 from ..storage.pool import ConnectionPool
+from ..storage.writer import Content, ContentWriter, LargeContent
 from ..tree.exclusions import Exclusions, read_pattern_file
 from ..tree.metadata import clamp_ns, kind_of, read_xattrs, signed_inode, trusted_ctime_ns
 from ..tree.portability import group_name, user_name
 from ..tree.source import FileChangedError, OpenFile, Source
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["SnapshotOptions", "snapshot"]
 
@@ -111,6 +115,7 @@ class _Changed:
     status: os.stat_result
     first: Optional[int]  # of the version in the catalog, None if there is none
     new: Optional[catalog.NewVersion] = None
+    content: Optional[Content] = None
 
 
 @attrs.frozen
@@ -118,9 +123,7 @@ class _Stored:
     """What became of a file's bytes."""
 
     status: os.stat_result
-    size: int
-    digest: bytes
-    ordinal: int
+    content: Content
     sparse: bool
     xattrs: Optional[bytes]
 
@@ -282,6 +285,7 @@ class _Attempt:
         regular.sort(key=_likeness)
         for changed in regular:
             self._record_file(changed)
+        self._writer.settle()
         old = {}
         if self._source_id is not None:
             paths = [changed.path for changed in window if changed.first is not None]
@@ -300,6 +304,9 @@ class _Attempt:
                 self._end(old, first)
             return
         version = new.version
+        if changed.content is not None:
+            version.hash = changed.content.digest
+            new.ordinal = changed.content.ordinal
         is_file = version.kind != b"d"
         if is_file:
             self._files += 1
@@ -361,68 +368,64 @@ class _Attempt:
             if status.st_nlink > 1:
                 self._links[inode] = stored
         version = self._version(path, b"f", stored.status)
-        version.size = stored.size
-        version.hash = stored.digest
+        version.size = stored.content.size
         version.sparse = stored.sparse
         version.xattrs = stored.xattrs
         changed.new = self._new_version(version, stored.status)
-        changed.new.ordinal = stored.ordinal
+        changed.content = stored.content
 
     def _read(self, path: bytes, status: os.stat_result) -> _Stored:
         """Store a file's bytes; one that changes meanwhile is read again, and then taken as it is, with a problem."""
+        if status.st_size <= LARGE_FILE:
+            small = self._source.read_small(path, status)
+            if small is not None:
+                data, now, xattrs = small
+                self._read_bytes += len(data)
+                return _Stored(now, self._writer.add(data), False, xattrs)
         with self._source.open_file(path, status) as file:
             store = self._store_large if file.status.st_size > LARGE_FILE else self._store_small
             sparse = file.is_sparse()
-            size, digest, ordinal = store(file)
-            if not file.unchanged(size):
+            content = store(file)
+            if not file.unchanged(content.size):
                 file.rewind()
                 store = self._store_large if file.status.st_size > LARGE_FILE else self._store_small
-                size, digest, ordinal = store(file)
-                if not file.unchanged(size):
+                content = store(file)
+                if not file.unchanged(content.size):
                     self._problem(
                         "changed-while-read", path, "changed while it was read; what was read is saved, perhaps mixed"
                     )
             xattrs = read_xattrs(file.descriptor)
-            return _Stored(file.status, size, digest, ordinal, sparse, xattrs)
+            return _Stored(file.status, content, sparse, xattrs)
 
-    def _store_small(self, file: OpenFile) -> tuple[int, bytes, int]:
+    def _store_small(self, file: OpenFile) -> Content:
         data = file.read_all()
         self._read_bytes += len(data)
-        digest = hashlib.sha256(data).digest()
-        return len(data), digest, self._writer.add(data, digest)
+        return self._writer.add(data)
 
-    def _store_large(self, file: OpenFile) -> tuple[int, bytes, int]:
+    def _store_large(self, file: OpenFile) -> Content:
         """Cut a file into chunks and store them; holes are neither read nor stored."""
         size = file.status.st_size
         chunker = self._chunking.for_size(size)
-        content = LargeContent()
-        whole = hashlib.sha256()
-        layout = hashlib.sha256()
+        parts = LargeContent()
+        whole = _WholeHash(self._writer)
         position = 0
-
-        def hole(end: int) -> None:
-            content.append(position, -1)
-            layout.update(layout_entry(position, None))
-            hash_zeros(whole, end - position)
-
         for begin, end in file.segments():
             if begin > position:
-                hole(begin)
+                parts.append(position, None)
+                whole.feed_zeros(begin - position)
                 position = begin
             for chunk in cut(chunker, self._limited_reader(file, end - begin, whole)):
-                digest = hashlib.sha256(chunk).digest()
-                content.append(position, self._writer.add(bytes(chunk), digest))
-                layout.update(layout_entry(position, digest))
+                parts.append(position, self._writer.add(chunk))
                 position += len(chunk)
             if position < end:  # it was cut short meanwhile
                 size = position
                 break
         if position < size:
-            hole(size)
-        whole_digest = whole.digest()
-        return size, whole_digest, self._writer.add_large(whole_digest, size, layout.digest(), content)
+            parts.append(position, None)
+            whole.feed_zeros(size - position)
+        return self._writer.add_large(whole.digest(), size, parts)
 
-    def _limited_reader(self, file: OpenFile, limit: int, whole: hashlib._Hash) -> Callable[[int], bytes]:
+    def _limited_reader(self, file: OpenFile, limit: int, whole: _WholeHash) -> Callable[[int], bytes]:
         """Return a function that reads on up to a limit, and feeds what it reads to a hasher."""
         left = limit
 
@@ -430,7 +433,7 @@ class _Attempt:
             nonlocal left
             data = os.read(file.descriptor, min(wanted, left))
             left -= len(data)
-            whole.update(data)
+            whole.feed(data)
             self._read_bytes += len(data)
             if self._reporter.active:
                 self._reporter.report("read", done_files=self._done_files, done_bytes=self._read_bytes)
@@ -494,9 +497,7 @@ class _Attempt:
                 catalog.update_stamps(database, source, self._stamps)
             counts = array("I", bytes(4 * len(ids)))
             catalog.insert_versions(database, source, number, self._base is not None, self._spool.drain(counts), ids)
-            found, distinct = reference(database, number, ids, counts)
-            if found != sum(1 for count in counts if count):
-                raise ContentsVanishedError
+            distinct = reference(database, number, ids, counts)
             return catalog.insert_snapshot(
                 database,
                 catalog.SnapshotRow(
@@ -517,6 +518,27 @@ class _Attempt:
                     tree_digest=to_bytes(self._tree_digest % MODULUS),
                 ),
             )
+
+
+class _WholeHash:
+    """The hash of a large file, computed in a thread beside reading and cutting it."""
+
+    def __init__(self, writer: ContentWriter) -> None:
+        self._writer = writer
+        self._hasher = hashlib.sha256()
+        self._last: Optional[Future[None]] = None
+
+    def feed(self, data: bytes) -> None:
+        self._last = self._writer.hash_along(self._hasher, data, self._last)
+
+    def feed_zeros(self, length: int) -> None:
+        self.digest()
+        hash_zeros(self._hasher, length)
+
+    def digest(self) -> bytes:
+        if self._last is not None:
+            self._last.result()
+        return self._hasher.digest()
 
 
 class _Spool:

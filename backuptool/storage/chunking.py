@@ -6,7 +6,7 @@ doi:10.1109/TPDS.2020.2984632).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Iterator, Literal, Union
+from typing import TYPE_CHECKING, Callable, Iterator, Literal
 
 import attrs
 
@@ -79,10 +79,10 @@ class Chunking:
 CHUNKING = Chunking()
 
 
-def cut(chunker: FastCDC, read: Callable[[int], bytes]) -> Iterator[Union[bytes, memoryview]]:
-    """Yield the chunks of a stream, in order.
+def cut(chunker: FastCDC, read: Callable[[int], bytes]) -> Iterator[memoryview]:
+    """Yield the chunks of a stream, in order; each keeps the block that it is a part of in memory.
 
-    A chunk is valid until the next one is asked for. The cuts are those of one pass over the whole stream: the last
+    The cuts are those of one pass over the whole stream: the last
     chunk of a block may have been cut by the block's end, so it is cut again together with the next block.
 
     Args:

@@ -1,265 +1,32 @@
-"""Contents: bytes known by their SHA-256 and stored once. Looking up, adding, and reading them back verified.
+"""Contents: bytes known by their SHA-256 and stored once. Looking them up, counting references, reading them back.
 
-Owns the rows of ``contents`` and ``parts``. How many rows refer to a content is settled when a snapshot is committed
-(catalog) or removed (prune).
+Owns the rows of ``contents`` and ``parts``, together with writer, which adds them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from array import array
-from collections import Counter
-from typing import Callable, Iterable, Iterator, Mapping, Optional, Sequence
+from typing import Iterable, Iterator, Mapping, Optional, Sequence
 
 import attrs
 
 from ..errors import ContentCorruptError, ContentMissingError, CorruptionError
 from .database import Database
 from .digest import hash_zeros
-from .packs import PACK_SIZE, CompressedPack, PackCompressor, PackReader
+from .packs import PackReader
 
-__all__ = ["ContentLocation", "ContentReader", "ContentWriter", "ContentsVanishedError", "LargeContent", "reference"]
+__all__ = [
+    "ContentLocation",
+    "ContentReader",
+    "ContentsVanishedError",
+    "add_refs",
+    "find",
+    "next_content_id",
+    "reference",
+]
 
 #: Hashes looked up in one statement. One by one a miss costs 10 µs; older SQLite allows 999 parameters.
 _LOOKUP = 500
-
-#: Bytes of candidates gathered before they are looked up.
-_CANDIDATE_BYTES = 1 << 20
-
-#: Bytes of compressed packs written in one transaction: few enough to hold in memory and to let readers in between,
-#: many enough that syncing is a small part.
-_COMMIT_BYTES = 24 << 20
-
-
-class ContentsVanishedError(Exception):
-    """A prune beside a snapshot has removed contents that the snapshot found; it must look again."""
-
-
-@attrs.define(eq=False)
-class LargeContent:
-    """A content that consists of parts, while it is being read.
-
-    Attributes:
-        offsets: Where each part begins, ascending.
-        parts: Ordinal of each part, -1 for a hole.
-    """
-
-    offsets: array[int] = attrs.Factory(lambda: array("q"))
-    parts: array[int] = attrs.Factory(lambda: array("q"))
-
-    def append(self, offset: int, part: int) -> None:
-        """Add a part behind the others."""
-        self.offsets.append(offset)
-        self.parts.append(part)
-
-
-class ContentWriter:
-    """Stores contents that the repository does not have; a context manager.
-
-    Each content given gets an ordinal at once. Its id is known when its pack was committed; ``ids[ordinal]`` is 0
-    until then. What is interrupted leaves contents that nothing refers to, for the next run to find.
-
-    Args:
-        database: An open repository; used for short transactions only.
-        clock: Returns ns since 1970 UTC.
-
-    Attributes:
-        ids: Id of each content by ordinal.
-        new_bytes: Bytes of contents that were new, before compression.
-        stored_bytes: Bytes they take in packs.
-    """
-
-    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
-        self.ids = array("q")
-        self.new_bytes = 0
-        self.stored_bytes = 0
-        self._database = database
-        self._clock = clock
-        self._alone_at = database.data_version()
-        self._pending: dict[bytes, int] = {}  # ordinal by hash of what is not committed yet
-        self._candidates: list[tuple[bytes, int, bytes]] = []
-        self._candidate_bytes = 0
-        self._members: list[tuple[int, bytes, int]] = []
-        self._pieces: list[bytes] = []
-        self._piece_bytes = 0
-        self._compressor = PackCompressor()
-        self._ready: list[CompressedPack] = []
-        self._ready_bytes = 0
-        self._large: list[tuple[int, bytes, int, bytes, LargeContent]] = []
-
-    def __enter__(self) -> ContentWriter:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._compressor.__exit__(*exc_info)
-
-    def add(self, data: bytes, digest: bytes) -> int:
-        """Take a small content or a chunk and return its ordinal.
-
-        Args:
-            data: Its bytes, at most a few MiB.
-            digest: Their SHA-256, 32 bytes.
-        """
-        ordinal = self._pending.get(digest)
-        if ordinal is not None:
-            return ordinal
-        ordinal = self._ordinal(digest)
-        self._candidates.append((digest, ordinal, data))
-        self._candidate_bytes += len(data)
-        if self._candidate_bytes >= _CANDIDATE_BYTES or len(self._candidates) >= _LOOKUP:
-            self._settle()
-        return ordinal
-
-    def add_large(self, digest: bytes, size: int, layout: bytes, content: LargeContent) -> int:
-        """Take a content whose parts have all been added, and return its ordinal.
-
-        Args:
-            digest: SHA-256 of all its bytes.
-            size: Bytes.
-            layout: Digest of the list of its parts.
-            content: The parts.
-        """
-        ordinal = self._pending.get(digest)
-        if ordinal is not None:
-            return ordinal
-        ordinal = self._ordinal(digest)
-        known = find(self._database, [digest])
-        if known:
-            self._resolve(digest, ordinal, known[digest])
-        else:
-            self._large.append((ordinal, digest, size, layout, content))
-        return ordinal
-
-    def flush(self) -> None:
-        """Compress and commit everything that was added; all ids are known afterwards."""
-        self._settle()
-        self._seal()
-        self._collect(wait_for_all=True)
-        self._commit()
-
-    def _ordinal(self, digest: bytes) -> int:
-        ordinal = len(self.ids)
-        self.ids.append(0)
-        self._pending[digest] = ordinal
-        return ordinal
-
-    def _resolve(self, digest: bytes, ordinal: int, content: int) -> None:
-        self.ids[ordinal] = content
-        del self._pending[digest]
-
-    def _settle(self) -> None:
-        """Look up the candidates, and pack those that are new."""
-        candidates, self._candidates, self._candidate_bytes = self._candidates, [], 0
-        known = find(self._database, [digest for digest, _, _ in candidates])
-        for digest, ordinal, data in candidates:
-            content = known.get(digest)
-            if content is not None:
-                self._resolve(digest, ordinal, content)
-                continue
-            size = len(data)
-            self._members.append((ordinal, digest, size))
-            self._pieces.append(data)
-            self._piece_bytes += size
-            self.new_bytes += size
-            if self._piece_bytes >= PACK_SIZE:
-                self._seal()
-        self._collect()
-
-    def _seal(self) -> None:
-        if self._members:
-            self._compressor.submit(self._members, self._pieces, self._piece_bytes)
-            self._members, self._pieces, self._piece_bytes = [], [], 0
-
-    def _collect(self, *, wait_for_all: bool = False) -> None:
-        for pack in self._compressor.finished(wait_for_all=wait_for_all):
-            self._ready.append(pack)
-            self._ready_bytes += len(pack.data)
-            if self._ready_bytes >= _COMMIT_BYTES:
-                self._commit()
-
-    def _commit(self) -> None:
-        """Write the finished packs, their contents, and the large contents that are complete by that."""
-        if not self._ready and not self._large:
-            return
-        packs, self._ready, self._ready_bytes = self._ready, [], 0
-        database = self._database
-        with database.transaction():
-            known: Mapping[bytes, int] = {}
-            # Another process may have written the same contents since they were looked up; it is seen here, under
-            # the write lock, that none has.
-            alone = database.data_version() == self._alone_at
-            if not alone:
-                known = find(database, [digest for pack in packs for _, digest, _ in pack.members])
-            resolved = self._insert_packs(packs, known)
-            self._insert_large(resolved, alone)
-        for digest in resolved:
-            del self._pending[digest]
-        self.stored_bytes += sum(len(pack.data) for pack in packs)
-
-    def _insert_packs(self, packs: Sequence[CompressedPack], known: Mapping[bytes, int]) -> list[bytes]:
-        database = self._database
-        pack_id = (database.value("SELECT max(id) FROM packs") or 0) + 1
-        content_id = next_content_id(database)
-        now = self._clock()
-        resolved: list[bytes] = []
-        for pack in packs:
-            rows: list[tuple[int, bytes, int, Optional[int], Optional[int]]] = []
-            offset = live = 0
-            for ordinal, digest, size in pack.members:
-                content = known.get(digest)
-                if content is None:
-                    content = content_id
-                    content_id += 1
-                    live += size
-                    rows.append((content, digest, size, *((pack_id, offset) if size else (None, None))))
-                self.ids[ordinal] = content
-                resolved.append(digest)
-                offset += size
-            if live:
-                database.execute(
-                    "INSERT INTO packs (id, size, live, written_ns, codec, data) VALUES (?, ?, ?, ?, ?, ?)",
-                    (pack_id, pack.size, live, now, pack.codec, pack.data),
-                )
-                pack_id += 1
-            database.executemany(
-                "INSERT INTO contents (id, hash, size, pack, offset, refs, since) VALUES (?, ?, ?, ?, ?, 0, 0)", rows
-            )
-        return resolved
-
-    def _insert_large(self, resolved: list[bytes], alone: bool) -> None:
-        """Insert the large contents whose parts have ids; the others wait for the next commit."""
-        database = self._database
-        waiting = []
-        for large in self._large:
-            ordinal, digest, size, layout, content = large
-            if any(part >= 0 and self.ids[part] == 0 for part in content.parts):
-                waiting.append(large)
-                continue
-            row_id = None if alone else find(database, [digest]).get(digest)
-            if row_id is None:
-                row_id = self._insert_parts(digest, size, layout, content)
-            self.ids[ordinal] = row_id
-            resolved.append(digest)
-        self._large = waiting
-
-    def _insert_parts(self, digest: bytes, size: int, layout: bytes, content: LargeContent) -> int:
-        database = self._database
-        row_id = next_content_id(database)
-        database.execute(
-            "INSERT INTO contents (id, hash, size, refs, since, layout) VALUES (?, ?, ?, 0, 0, ?)",
-            (row_id, digest, size, layout),
-        )
-        refs = Counter(self.ids[part] for part in content.parts if part >= 0)
-        if add_refs(database, refs) != len(refs):
-            raise ContentsVanishedError
-        database.executemany(
-            "INSERT INTO parts (content, offset, part) VALUES (?, ?, ?)",
-            (
-                (row_id, offset, self.ids[part] if part >= 0 else None)
-                for offset, part in zip(content.offsets, content.parts)
-            ),
-        )
-        return row_id
 
 
 def next_content_id(database: Database) -> int:
@@ -285,7 +52,7 @@ def find(database: Database, digests: Sequence[bytes]) -> dict[bytes, int]:
     return found
 
 
-def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Sequence[int]) -> tuple[int, int]:
+def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Sequence[int]) -> int:
     """Count the references of a snapshot's new file versions, and let it have brought what no other has.
 
     Args:
@@ -294,25 +61,48 @@ def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Seq
         counts: Number of new references to each, by ordinal.
 
     Returns:
-        How many of the contents with references there were, and the bytes that the snapshot brought: its distinct
-        size. A large content brings its parts, and the bytes are counted there.
+        The bytes that the snapshot brought: its distinct size. A large content brings its parts, and the bytes are
+        counted there.
+
+    Raises:
+        ContentsVanishedError: One of the contents is not there.
     """
-    found = brought = 0
-    for first, last, number in _runs((ids[ordinal], count) for ordinal, count in enumerate(counts) if count):
+    brought = 0
+    for first, last, number in _runs(_by_id(ids, counts)):
         span = (first, last)
         fresh = "id BETWEEN ? AND ? AND since = 0"
-        brought += database.value(f"SELECT coalesce(sum(size), 0) FROM contents WHERE {fresh} AND layout IS NULL", span)
-        large = database.query(f"SELECT id FROM contents WHERE {fresh} AND layout IS NOT NULL", span)
-        found += database.execute(
+        size, large = database.query(
+            f"SELECT coalesce(sum(CASE WHEN layout IS NULL THEN size END), 0), count(layout) FROM contents "
+            f"WHERE {fresh}",
+            span,
+        )[0]
+        brought += size
+        parted = database.query(f"SELECT id FROM contents WHERE {fresh} AND layout IS NOT NULL", span) if large else []
+        found = database.execute(
             "UPDATE contents SET refs = refs + ?, since = CASE since WHEN 0 THEN ? ELSE since END "
             "WHERE id BETWEEN ? AND ?",
             (number, snapshot, *span),
         )
-        for content in large:
+        if found <= last - first:
+            raise ContentsVanishedError
+        for content in parted:
             parts = "since = 0 AND id IN (SELECT part FROM parts WHERE content = ?)"
             brought += database.value(f"SELECT coalesce(sum(size), 0) FROM contents WHERE {parts}", content)
             database.execute(f"UPDATE contents SET since = ? WHERE {parts}", (snapshot, *content))
-    return found, brought
+    return brought
+
+
+def _by_id(ids: Sequence[int], counts: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield (id, references) by ascending id, those of several ordinals of one id added up."""
+    current = total = 0
+    for ordinal in sorted(range(len(ids)), key=ids.__getitem__):
+        if ids[ordinal] != current:
+            if total:
+                yield current, total
+            current, total = ids[ordinal], 0
+        total += counts[ordinal]
+    if total:
+        yield current, total
 
 
 def add_refs(database: Database, refs: Mapping[int, int]) -> int:
@@ -342,6 +132,10 @@ def _runs(refs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
         number = count
     if number:
         yield first, last, number
+
+
+class ContentsVanishedError(Exception):
+    """A prune beside a snapshot has removed contents that the snapshot found; it must look again."""
 
 
 @attrs.frozen
