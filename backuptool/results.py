@@ -98,7 +98,7 @@ class Result:
             f"<td style='text-align:left'>{html.escape(printable(text))}</td></tr>"
             for label, text in self._rows()
         )
-        return f"<table><caption>{html.escape(printable(repr(self)[1:-1]))}</caption>{rows}</table>"
+        return f"<table><caption>{html.escape(repr(self)[1:-1])}</caption>{rows}</table>"
 
 
 def _plain(value: Any) -> Any:

@@ -212,7 +212,7 @@ class _Prune:
         )
 
     def _move(self) -> int:
-        """Find the first snapshot of each content in ``moved`` in one sweep; return their bytes."""
+        """Find the first snapshot of each content in ``moved`` in one sweep; return the bytes of all in ``moved``."""
         database = self.database
         database.execute("DELETE FROM temp.carriers")
         database.execute(
@@ -225,10 +225,11 @@ class _Prune:
             "FROM files AS f JOIN temp.carriers AS k ON k.content = f.content JOIN contents AS c ON c.id = k.leaf "
             "GROUP BY k.leaf"
         )
-        moved = 0
+        # What only a leftover has belongs to no snapshot until another one finds it.
+        moved = int(database.value("SELECT sum(size) FROM contents WHERE id IN (SELECT leaf FROM temp.moved)"))
+        database.execute("UPDATE contents SET since = 0 WHERE id IN (SELECT leaf FROM temp.moved)")
         sizes: dict[int, int] = {}
         for _, size, snapshot in found:
-            moved += size
             sizes[snapshot] = sizes.get(snapshot, 0) + size
         database.executemany("UPDATE contents SET since = ? WHERE id = ?", ((new, leaf) for leaf, _, new in found))
         for snapshot, size in sizes.items():

@@ -12,7 +12,7 @@ import marshal
 import os
 import time
 from array import array
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional, Tuple
 
 import attrs
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["SnapshotOptions", "snapshot"]
 
 #: Changed entries gathered before they are read, in order of likeness: versions and copies of a file then meet in one
-#: pack. Measured on 81,858 files: 540 MB with a window of 30,000, 536 MB with one of 82,000, 596 MB in walk order.
-_WINDOW = 30_000
+#: pack. Measured on 81,858 files: 540 MB with a window of 30,000, 536 MB with one of 82,000, 596 MB in walk order. An
+_WINDOW = 25_000
 
 #: Times that a snapshot begins anew because another process changed what it was based on.
 _ATTEMPTS = 5
@@ -107,12 +107,15 @@ class _BaseMovedError(Exception):
     """Another process has committed a snapshot of the same source."""
 
 
+#: Path, status, and the first snapshot of its version in the catalog, None if there is none.
+_Found = Tuple[bytes, os.stat_result, Optional[int]]
+
+
 @attrs.define(eq=False)
 class _Changed:
     """An entry that differs from the catalog, on its way into it."""
 
     path: bytes
-    status: os.stat_result
     first: Optional[int]  # of the version in the catalog, None if there is none
     new: Optional[catalog.NewVersion] = None
     content: Optional[Content] = None
@@ -170,12 +173,11 @@ class _Attempt:
 
     def run(self, begin: float) -> SnapshotResult:
         with ContentWriter(self._database, self._clock) as self._writer:
-            window: list[_Changed] = []
+            window: list[_Found] = []
             for changed in self._compare():
                 window.append(changed)
                 if len(window) >= _WINDOW:
                     self._store(window)
-                    window = []
             self._store(window)
             self._writer.flush()
         self._reporter.report("commit", total_files=self._spool.rows)
@@ -197,7 +199,7 @@ class _Attempt:
 
     # Comparing: a merge of two sorted streams, in constant memory.
 
-    def _compare(self) -> Iterator[_Changed]:
+    def _compare(self) -> Iterator[_Found]:
         """Yield the entries that are not as the catalog has them; note those that are gone."""
         rows = catalog.current_files(self._database, self._source_id)
         row = next(rows, None)
@@ -240,7 +242,7 @@ class _Attempt:
             if gone:
                 self._remove(gone)
                 gone = []
-            yield _Changed(path, status, first)
+            yield path, status, first
         while row is not None:
             gone.append(row)
             row = next(rows, None)
@@ -274,17 +276,21 @@ class _Attempt:
 
     # Storing: read what changed in order of likeness, record it in order of paths.
 
-    def _store(self, window: list[_Changed]) -> None:
-        """Read the files of a window, and set their rows aside for the commit."""
+    def _store(self, found: list[_Found]) -> None:
+        """Read the files of a window, and set their rows aside for the commit. Empties the list."""
+        window = []
         regular = []
-        for changed in window:
-            if kind_of(changed.status.st_mode) == b"f":
-                regular.append(changed)
+        for path, status, first in found:
+            changed = _Changed(path, first)
+            window.append(changed)
+            if kind_of(status.st_mode) == b"f":
+                regular.append((changed, status))
             else:
-                self._record_special(changed)
-        regular.sort(key=_likeness)
-        for changed in regular:
-            self._record_file(changed)
+                self._record_special(changed, status)
+        found.clear()
+        regular.sort(key=_likeness, reverse=True)
+        while regular:  # a status takes a KB, and is let go when its file was read
+            self._record_file(*regular.pop())
         self._writer.settle()
         old = {}
         if self._source_id is not None:
@@ -325,9 +331,9 @@ class _Attempt:
         self._tree_digest += row_hash(version)
         self._spool.append(new.parameters())
 
-    def _record_special(self, changed: _Changed) -> None:
+    def _record_special(self, changed: _Changed, status: os.stat_result) -> None:
         """Record a directory, symlink, FIFO, socket or device: everything that has no bytes."""
-        path, status = changed.path, changed.status
+        path = changed.path
         kind = kind_of(status.st_mode)
         if kind is None:
             self._problem("unsupported", path, "is of a kind that cannot be saved")
@@ -347,9 +353,9 @@ class _Attempt:
         version.rdev = status.st_rdev if kind in b"cb" else None
         changed.new = self._new_version(version, status)
 
-    def _record_file(self, changed: _Changed) -> None:
+    def _record_file(self, changed: _Changed, status: os.stat_result) -> None:
         """Store a regular file's bytes and record it."""
-        path, status = changed.path, changed.status
+        path = changed.path
         self._done_files += 1
         if self._reporter.active:
             self._reporter.report("read", done_files=self._done_files, done_bytes=self._read_bytes, path=path)
@@ -365,8 +371,8 @@ class _Attempt:
                 if exc.errno != errno.ENOENT:  # gone since it was listed: as if it had gone before
                     self._problem("unreadable", path, f"cannot be read: {exc.strerror or exc}")
                 return
-            if status.st_nlink > 1:
-                self._links[inode] = stored
+            if stored.status.st_nlink > 1:  # of what was opened: another file may have taken the name meanwhile
+                self._links[stored.status.st_dev, stored.status.st_ino] = stored
         version = self._version(path, b"f", stored.status)
         version.size = stored.content.size
         version.sparse = stored.sparse
@@ -487,6 +493,7 @@ class _Attempt:
         options = self._options
         ids = self._writer.ids
         with database.transaction():
+            database.execute("PRAGMA defer_foreign_keys=ON")  # what a prune took meanwhile is counted below
             source = catalog.source_id(database, options.host, self._source.root, create=True)
             assert source is not None
             if catalog.newest_snapshot(database, source) != self._base:
@@ -572,9 +579,9 @@ class _Spool:
             yield row
 
 
-def _likeness(changed: _Changed) -> tuple[bytes, bytes]:
+def _likeness(item: tuple[_Changed, os.stat_result]) -> tuple[bytes, bytes]:
     """Return a key by which versions and copies of a file sort together: extension, then name."""
-    name = changed.path.rpartition(b"/")[2]
+    name = item[0].path.rpartition(b"/")[2]
     return name.rpartition(b".")[2], name
 
 

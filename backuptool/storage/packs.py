@@ -68,7 +68,7 @@ class PackCompressor:
 
         workers = max(1, min(os.cpu_count() or 1, 16))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="backuptool-compress")
-        self._limit = 2 * workers
+        self._limit = workers + 1
         self._waiting: Deque[tuple[list[tuple[int, bytes, int]], int, Future[tuple[str, bytes]]]] = deque()
 
     def __enter__(self) -> PackCompressor:

@@ -23,16 +23,16 @@ __all__ = ["Content", "ContentWriter", "LargeContent"]
 
 #: Contents are handed to the hashing threads in batches of this many bytes or this many pieces, whichever is first:
 #: enough that handing over costs nothing, few enough that several batches are under way.
-_BATCH_BYTES = 1 << 20
+_BATCH_BYTES = 1 << 19
 _BATCH_PIECES = 500
 
 #: Batches being hashed at any time, and threads that do it: one may be busy with the hash of a whole large file.
-_BATCHES = 4
+_BATCHES = 3
 _HASHERS = 2
 
 #: Bytes of compressed packs written in one transaction: few enough to hold in memory and to let readers in between,
 #: many enough that syncing is a small part.
-_COMMIT_BYTES = 24 << 20
+_COMMIT_BYTES = 8 << 20
 
 
 class Content:

@@ -73,15 +73,16 @@ class Destination:
         existed: False if the directory was made now.
 
     Raises:
-        RestoreError: It cannot be made or opened.
+        RestoreError: It cannot be made, opened or written to.
     """
 
     def __init__(self, root: bytes, on_failure: Failure) -> None:
         shown = os.fsdecode(root)
         self._on_failure = on_failure
         self._is_root = not hasattr(os, "geteuid") or os.geteuid() == 0
+        self._opened_up: dict[bytes, int] = {}  # modes to give back to directories that nobody asked for
         try:
-            self.existed = os.path.isdir(root) and bool(os.listdir(root))
+            self.existed = os.path.isdir(root)
             os.makedirs(root, mode=0o700, exist_ok=True)
             self.root = os.path.realpath(root)
             self._confined = ConfinedRoot(self.root)
@@ -93,7 +94,23 @@ class Destination:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
+        for path, mode in reversed(list(self._opened_up.items())):
+            self._change_mode(path, mode)
         self._confined.close()
+
+    def _directory(self, path: bytes) -> int:
+        """Return a descriptor of a directory, for use at once.
+
+        One that the catalog lacks, because its row is damaged, is made: what is in it can still be restored.
+        """
+        try:
+            return self._confined.directory(path)
+        except FileNotFoundError:
+            lost = OSError(errno.ENOENT, "the catalog does not have it")
+        for end in [index for index, byte in enumerate(path) if byte == 47] + [len(path)]:
+            if self.lstat(path[:end]) is None and self.make_directory(path[:end]):
+                self._on_failure("metadata", path[:end], lost)
+        return self._confined.directory(path)
 
     def lstat(self, path: bytes) -> Optional[os.stat_result]:
         """Return the status of what is there, None if nothing is. Symlinks are not followed, also on the way."""
@@ -112,9 +129,14 @@ class Destination:
         """Make a directory that only its owner may use for now; False if it was there.
 
         Something else in its place is removed.
+
+        Raises:
+            RestoreError: It is the destination itself, and cannot be written to.
         """
+        if not path:
+            return self._make_root()
         parent, name = split(path)
-        parent_fd = self._confined.directory(parent)
+        parent_fd = self._directory(parent)
         try:
             os.mkdir(name, 0o700, dir_fd=parent_fd)
             return True
@@ -122,21 +144,35 @@ class Destination:
             pass
         status = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
-            if not self._is_root and status.st_mode & 0o700 != 0o700:
-                self._open_up(path)
+            self._open_up(path, status.st_mode)
             return False
         os.unlink(name, dir_fd=parent_fd)
         os.mkdir(name, 0o700, dir_fd=parent_fd)
         return True
 
-    def _open_up(self, path: bytes) -> None:
-        """Let the owner write into a directory until it gets its metadata at the end."""
+    def _make_root(self) -> bool:
+        self._open_up(b"", os.stat(self.root).st_mode)
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            shown = os.fsdecode(self.root)
+            raise RestoreError(f"cannot restore into {shown}: it cannot be written to; name another directory", shown)
+        return not self.existed
+
+    def _open_up(self, path: bytes, mode: int) -> None:
+        """Let the owner write into a directory until it gets its metadata at the end, or else its own mode back."""
+        if not self._is_root and mode & 0o700 != 0o700 and self._change_mode(path, stat.S_IMODE(mode) | 0o700):
+            self._opened_up[path] = stat.S_IMODE(mode)
+
+    def _change_mode(self, path: bytes, mode: int) -> bool:
         parent, name = split(path)
-        descriptor = os.open(name, _INSPECT, dir_fd=self._confined.directory(parent))
         try:
-            os.chmod(b"/proc/self/fd/%d" % descriptor, 0o700)
+            descriptor = os.open(name or b".", _INSPECT, dir_fd=self._confined.directory(parent))
         except OSError:
-            pass  # not ours: what is written into it will say so
+            return False
+        try:
+            os.chmod(b"/proc/self/fd/%d" % descriptor, mode)
+            return True
+        except OSError:
+            return False  # not ours: what is written into it will say so
         finally:
             os.close(descriptor)
 
@@ -151,7 +187,7 @@ class Destination:
             sparse: Leave holes where zeros are.
         """
         parent, name = split(path)
-        parent_fd = self._confined.directory(parent)
+        parent_fd = self._directory(parent)
         temporary = _temporary(name)
         try:
             descriptor = os.open(temporary, _CREATE, 0o600, dir_fd=parent_fd)
@@ -173,7 +209,7 @@ class Destination:
         """Make a symlink."""
         parent, name = split(path)
         temporary = _temporary(name)
-        parent_fd = self._confined.directory(parent)
+        parent_fd = self._directory(parent)
         self._discard(temporary, parent)
         os.symlink(target, temporary, dir_fd=parent_fd)
         try:
@@ -195,7 +231,7 @@ class Destination:
         """
         parent, name = split(path)
         temporary = _temporary(name)
-        parent_fd = self._confined.directory(parent)
+        parent_fd = self._directory(parent)
         self._discard(temporary, parent)
         os.mknod(temporary, 0o600 | _MAKE[kind], device, dir_fd=parent_fd)
         try:
@@ -223,7 +259,7 @@ class Destination:
         from_parent, from_name = split(existing)
         from_fd = os.dup(self._confined.directory(from_parent))
         try:
-            parent_fd = self._confined.directory(parent)
+            parent_fd = self._directory(parent)
             self._discard(temporary, parent)
             os.link(from_name, temporary, src_dir_fd=from_fd, dst_dir_fd=parent_fd, follow_symlinks=False)
             self._take_name(temporary, path)
@@ -236,6 +272,7 @@ class Destination:
     def set_metadata(self, path: bytes, kind: bytes, metadata: Metadata) -> None:
         """Give an entry that is there, a file or directory, its metadata."""
         flags = OPEN_DIRECTORY if kind == b"d" else OPEN_FILE
+        self._opened_up.pop(path, None)
         try:
             descriptor = self._confined.open(path, flags)
         except OSError as exc:
@@ -275,12 +312,13 @@ class Destination:
         finally:
             os.close(descriptor)
 
-    # Owner, mode, extended attributes, times: in this order, as changing the owner clears capabilities and setuid.
+    # Owner, extended attributes, mode, times: in this order, as changing the owner clears capabilities and setuid, and
+    # a user may give no attributes to what is read-only.
 
     def _apply(self, descriptor: int, path: bytes, metadata: Metadata) -> None:
         owned = self._own(path, lambda uid, gid: os.fchown(descriptor, uid, gid), metadata)
-        self._set_mode(lambda mode: os.fchmod(descriptor, mode), path, metadata, owned)
         self._set_xattrs(descriptor, path, metadata)
+        self._set_mode(lambda mode: os.fchmod(descriptor, mode), path, metadata, owned)
         try:
             os.utime(descriptor, ns=(time.time_ns(), metadata.mtime_ns))
         except OSError as exc:
