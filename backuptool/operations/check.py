@@ -12,12 +12,12 @@ import struct
 import time
 from array import array
 from bisect import bisect_left, bisect_right
-from collections import deque
-from typing import TYPE_CHECKING, Deque, Iterator, Optional, Sequence
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING, DefaultDict, Deque, Iterator, Optional, Sequence, Union
 
 import attrs
 
-from ..errors import CorruptionError
+from ..errors import ContentMissingError, CorruptionError
 from ..progress import Reporter
 from ..results import CheckResult, Problem
 from ..storage.catalog import SnapshotRow, heirs, snapshot_rows
@@ -34,6 +34,9 @@ __all__ = ["check"]
 _TABLES = ("settings", "sources", "snapshots", "files", "contents", "parts", "pruned")
 
 _NONE = (1 << 63) - 1
+
+#: A number for each content id.
+_Numbers = Union["array[int]", DefaultDict[int, int]]
 
 
 def check(database: Database, *, quick: bool, reporter: Reporter) -> CheckResult:
@@ -94,6 +97,7 @@ class _Check:
     contents: int = 0
     packs: int = 0
     read_bytes: int = 0
+    live_bytes: int = 0  # of contents in packs, by the catalog
     problems: list[Problem] = attrs.Factory(list)
     damaged: dict[int, tuple[bytes, str]] = attrs.Factory(dict)  # (hash, what is wrong) by content id
 
@@ -129,9 +133,7 @@ class _Check:
             sources.setdefault(row.source, _Source.of([])).ids.append(row.id)
         for number, source in sources.items():
             sources[number] = _Source.of(source.ids)
-        highest = database.value("SELECT max(id) FROM contents") or 0
-        refs = array("q", bytes(8 * (highest + 1)))
-        since = array("q", [_NONE]) * (highest + 1)
+        refs, since = self._numbers()
         self._sweep_files(sources, refs, since)
         self._sweep_parts(refs, since)
         distinct = self._sweep_contents(refs, since, {row.id for row in rows})
@@ -139,12 +141,20 @@ class _Check:
             self._compare_snapshot(row, sources[row.source], distinct.get(row.id, 0))
         for table in ("snapshots", "contents"):
             used = database.value(f"SELECT max(id) FROM {table}") or 0
-            if (database.value("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)) or 0) < used:
+            counter = database.value("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)) or 0
+            if not isinstance(counter, int) or counter < used:
                 self.problem("catalog-corrupt", f"the counter of {table} is below a number that is in use")
+
+    def _numbers(self) -> tuple[_Numbers, _Numbers]:
+        """Return where the references to each content and its first snapshot are noted."""
+        count, highest = self.database.query("SELECT count(*), coalesce(max(id), 0) FROM contents")[0]
+        if highest > 8 * count + (1 << 20):  # much was pruned, or a damaged row claims any number
+            return defaultdict(int), defaultdict(lambda: _NONE)
+        return array("q", bytes(8 * (highest + 1))), array("q", [_NONE]) * (highest + 1)
 
     def _settings(self) -> None:
         settings = {
-            name.decode("utf-8", "replace"): value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+            _text(name): _text(value) if isinstance(value, bytes) else value
             for name, value in self.database.query("SELECT name, value FROM settings")
         }
         known = {"id", "swept_content", *(name for name, _ in Chunking().settings())}
@@ -157,11 +167,7 @@ class _Check:
             self.problem("catalog-corrupt", "the settings of the repository are damaged")
 
     def _snapshot_rows(self) -> list[SnapshotRow]:
-        try:
-            rows = snapshot_rows(self.database)
-        except CorruptionError as exc:
-            self.problem("catalog-corrupt", str(exc))
-            return []
+        rows = snapshot_rows(self.database, on_damage=lambda exc: self.problem("catalog-corrupt", str(exc)))
         for row in rows:
             if row.compute_digest() != row.digest:
                 self.problem(
@@ -175,7 +181,7 @@ class _Check:
                 self.problem("catalog-corrupt", f"what snapshot {pruned} brought is booked on {heir}, which cannot be")
         return rows
 
-    def _sweep_files(self, sources: dict[int, _Source], refs: array[int], since: array[int]) -> None:
+    def _sweep_files(self, sources: dict[int, _Source], refs: _Numbers, since: _Numbers) -> None:
         """Add up what the versions contribute to the snapshots that have them."""
         sql = (
             "SELECT f.path, f.kind, f.mode, f.uid, f.gid, f.user, f.grp, f.mtime_ns, f.size, c.hash, f.sparse, f.rdev, "
@@ -215,20 +221,14 @@ class _Check:
                     raise ValueError("it has no content")
             except (KeyError, TypeError, ValueError, struct.error, IndexError) as exc:
                 why = f"its source {exc} does not exist" if isinstance(exc, KeyError) else str(exc)
-                path = row[0].decode("utf-8", "surrogateescape") if isinstance(row[0], bytes) else str(row[0])
-                self.problem("catalog-corrupt", f"the row of a file is damaged: {why}", path=path)
+                self.problem("catalog-corrupt", f"the row of a file is damaged: {why}", path=_text(row[0]))
 
     def _missing(self, row: Sequence[object], snapshots: Sequence[int]) -> None:
-        path = row[0]
-        assert isinstance(path, bytes)
         self.problem(
-            "content-missing",
-            "its content is not in the repository",
-            path=path.decode("utf-8", "surrogateescape"),
-            snapshots=snapshots,
+            "content-missing", "its content is not in the repository", path=_text(row[0]), snapshots=snapshots
         )
 
-    def _sweep_parts(self, refs: array[int], since: array[int]) -> None:
+    def _sweep_parts(self, refs: _Numbers, since: _Numbers) -> None:
         """Verify the lists of parts: without gaps, of the right size, with the digest that was stored."""
         sql = (
             "SELECT p.content, p.offset, p.part, c.hash, c.size, w.size, w.layout, w.hash, c.pack FROM parts AS p "
@@ -254,28 +254,32 @@ class _Check:
             if content != current:
                 finish()
                 seen.add(content)
-                current, expected, position, layout = content, whole_size or 0, 0, stored
+                current, position, layout = content, 0, stored
+                expected = whole_size if isinstance(whole_size, int) else -1
                 whole = whole_hash if isinstance(whole_hash, bytes) else b""
                 hasher = hashlib.sha256()
-                intact, open_end = whole_size is not None, False
-            intact = intact and isinstance(offset, int) and (offset == position or (open_end and offset > position))
-            open_end = part is None
-            if part is None:
-                hasher.update(layout_entry(offset, None))
-                position = offset
-            elif not isinstance(digest, bytes) or pack is None or len(digest) != 32:
+                intact, open_end = expected >= 0, False
+            try:
+                intact = intact and (offset == position or (open_end and offset > position))
+                open_end = part is None
+                if part is None:
+                    hasher.update(layout_entry(offset, None))
+                    position = offset
+                elif digest is None or pack is None:
+                    intact = False
+                else:
+                    hasher.update(layout_entry(offset, digest))
+                    position = offset + size
+                    refs[part] += 1
+                    since[part] = min(since[part], since[content])
+            except (TypeError, IndexError, struct.error):  # what a damaged row holds may be anything
                 intact = False
-            else:
-                hasher.update(layout_entry(offset, digest))
-                position = offset + size
-                refs[part] += 1
-                since[part] = min(since[part], since[content])
         finish()
         for content, whole_hash in self.database.query("SELECT id, hash FROM contents WHERE layout IS NOT NULL"):
             if content not in seen:
                 self.damaged[content] = (whole_hash, "the list of its parts is missing")
 
-    def _sweep_contents(self, refs: array[int], since: array[int], kept: set[int]) -> dict[int, int]:
+    def _sweep_contents(self, refs: _Numbers, since: _Numbers, kept: set[int]) -> dict[int, int]:
         """Compare the reference counts and the fill of the packs; return each snapshot's distinct size."""
         database = self.database
         inherited = heirs(database)
@@ -286,12 +290,14 @@ class _Check:
             "SELECT id, hash, size, pack, offset, refs, since, layout FROM contents"
         ):
             self.contents += 1
-            first = since[content]
-            typed = isinstance(size, int) and isinstance(digest, bytes) and len(digest) == 32
-            if not typed or (pack is None) != (offset is None) or (size and pack is None and layout is None):
+            typed = content > 0 and isinstance(size, int) and isinstance(digest, bytes) and len(digest) == 32
+            placed = (isinstance(pack, int) and isinstance(offset, int)) or (pack is None and offset is None)
+            if not typed or not placed or size < 0 or (size and pack is None and layout is None):
                 self.damaged[content] = (digest if isinstance(digest, bytes) else b"", "its row is damaged")
                 continue
+            first = since[content]
             if pack is not None:
+                self.live_bytes += size
                 live[pack] = live.get(pack, 0) + size
             if first == _NONE:
                 first = 0
@@ -315,7 +321,7 @@ class _Check:
         if live:
             ids = ",".join(map(str, live))
             for content, digest in database.query(f"SELECT id, hash FROM contents WHERE pack IN ({ids})"):
-                self.damaged[content] = (digest, "its pack is missing")
+                self.damaged[content] = (digest if isinstance(digest, bytes) else b"", "its pack is missing")
         return distinct
 
     def _compare_snapshot(self, row: SnapshotRow, source: _Source, distinct: int) -> None:
@@ -360,22 +366,38 @@ class _Check:
         database = self.database
         last = 0
         while True:
+            pack = self._next_pack(last)
+            if pack is None:
+                return
+            last = pack
             try:
                 with database.read_transaction():
-                    pack = database.value("SELECT min(id) FROM packs WHERE id > ?", (last,))
-                    if pack is None:
-                        return
-                    last = pack
                     members = database.query(
                         "SELECT id, hash, size, offset FROM contents WHERE pack = ? ORDER BY offset", (pack,)
                     )
                     stored = read_pack(database, pack)
+            except ContentMissingError:
+                # A prune beside this check has packed its contents again; what is simply missing was named before.
+                continue
             except CorruptionError as exc:
-                self._unreadable_pack(last, exc)
-                if "is damaged (" in str(exc) and last == 0:
-                    return
+                self._unreadable_pack(pack, exc)
                 continue
             yield pack, members, *stored
+
+    def _next_pack(self, last: int) -> Optional[int]:
+        """Return the number of the pack behind one; where the table is damaged, of the next that contents name."""
+        for sql in ("SELECT min(id) FROM packs WHERE id > ?", "SELECT min(pack) FROM contents WHERE pack > ?"):
+            try:
+                pack = self.database.value(sql, (last,))
+            except CorruptionError as exc:
+                self.problem("database-corrupt", str(exc))
+                continue
+            if pack is None:
+                return None
+            if isinstance(pack, int) and pack > last:
+                return pack
+            self.problem("database-corrupt", f"the packs behind {last} are not in order")
+        return None
 
     def _unreadable_pack(self, pack: int, exc: CorruptionError) -> None:
         try:
@@ -385,11 +407,11 @@ class _Check:
         if not members:
             self.problem("pack-corrupt", f"pack {pack} cannot be read: {exc}")
         for content, digest in members:
-            self.damaged[content] = (digest, f"pack {pack} cannot be read")
+            self.damaged[content] = (digest if isinstance(digest, bytes) else b"", f"pack {pack} cannot be read")
 
     def _take_report(self, report: _PackReport) -> None:
         self.read_bytes += report.read_bytes
-        self.reporter.report("data", done_bytes=self.read_bytes)
+        self.reporter.report("data", done_bytes=self.read_bytes, total_bytes=self.live_bytes)
         self.damaged.update(report.damaged)
         if report.damage is not None and not report.damaged:
             self.problem("pack-corrupt", f"pack {report.pack} is damaged, but no content in it is: {report.damage}")
@@ -400,11 +422,14 @@ class _Check:
             return
         database = self.database
         bad = dict(self.damaged)
+        wholes: dict[int, list[int]] = {}  # what damaged parts are parts of
         for content, part, digest in database.stream(
             "SELECT p.content, p.part, c.hash FROM parts AS p LEFT JOIN contents AS c ON c.id = p.content"
         ):
-            if part in self.damaged and content not in bad:
-                bad[content] = (digest, f"its part {self.damaged[part][0].hex()[:16]} is damaged")
+            if part in self.damaged:
+                wholes.setdefault(part, []).append(content)
+                if content not in bad and isinstance(digest, bytes):
+                    bad[content] = (digest, f"its part {self.damaged[part][0].hex()[:16]} is damaged")
         ids: dict[int, list[int]] = {}
         for number, source in database.query("SELECT id, source FROM snapshots ORDER BY id"):
             ids.setdefault(source, []).append(number)
@@ -416,20 +441,22 @@ class _Check:
                 continue
             named.add(content)
             digest, why = bad[content]
-            snapshots = tuple(n for n in ids.get(source, ()) if n >= first and (last is None or n <= last))
+            try:
+                snapshots = tuple(n for n in ids.get(source, ()) if n >= first and (last is None or n <= last))
+            except TypeError:  # the row is damaged, and was named
+                snapshots = ()
             listed = ", ".join(map(str, snapshots))
             self.problems.append(
                 Problem(
                     kind="content-corrupt",
-                    path=path.decode("utf-8", "surrogateescape"),
+                    path=_text(path),
                     message=f"content {digest.hex()[:16]} is damaged ({why}), in snapshot {listed}",
                     content=digest.hex(),
                     snapshots=snapshots,
                 )
             )
-        parts = {part for (part,) in database.stream("SELECT DISTINCT part FROM parts WHERE part IS NOT NULL")}
         for content, (digest, why) in self.damaged.items():
-            if content not in named and content not in parts:
+            if content not in named and named.isdisjoint(wholes.get(content, ())):
                 self.problems.append(
                     Problem(
                         kind="content-corrupt",
@@ -459,7 +486,14 @@ def _examine(
     damaged = {}
     read_bytes = 0
     for content, digest, length, offset in members:
+        if not (isinstance(digest, bytes) and isinstance(length, int) and isinstance(offset, int)):
+            continue  # the row is damaged, and was named
         if hashlib.sha256(view[offset : offset + length]).digest() != digest:
             damaged[content] = (digest, unpacked.damage or "its bytes do not have its hash")
         read_bytes += length
     return _PackReport(pack, read_bytes, unpacked.damage, damaged)
+
+
+def _text(value: object) -> str:
+    """Return a text of the database as str, whatever it is."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)

@@ -13,12 +13,13 @@ from typing import Any, Callable, Iterator, Optional, Sequence
 
 import attrs
 
+from ..errors import CorruptionError
 from ..progress import Reporter
 from ..results import Problem, PruneResult
 from ..storage import catalog
 from ..storage.compression import compress
 from ..storage.database import Database
-from ..storage.packs import PACK_SIZE, read_pack, unpack
+from ..storage.packs import PACK_SIZE, UnpackedPack, read_pack, unpack
 
 __all__ = ["prune"]
 
@@ -252,21 +253,24 @@ class _Prune:
         database.execute("INSERT OR REPLACE INTO settings VALUES ('swept_content', ?)", (until - 1,))
 
     def _first_young_content(self) -> int:
-        """Return the lowest id of a content that was stored within the time of grace."""
+        """Return the lowest id of a content that was stored within the time of grace.
+
+        Ids ascend with time. The numbers of packs do not: one that is packed again keeps its age.
+        """
         database = self.database
         youngest_old = self.clock() - _GRACE_NS
         first = 1 << 62
-        below = 1 << 62
         while True:
-            rows = database.query("SELECT id, written_ns FROM packs WHERE id < ? ORDER BY id DESC LIMIT 64", (below,))
-            for pack, written_ns in rows:
-                if written_ns < youngest_old:
-                    return first
-                lowest = database.value("SELECT min(id) FROM contents WHERE pack = ?", (pack,))
-                first = min(first, lowest or first)
-            if len(rows) < 64:
+            rows = database.query(
+                "SELECT p.written_ns, (SELECT min(id) FROM contents WHERE pack = p.id) FROM contents AS c "
+                "JOIN packs AS p ON p.id = c.pack WHERE c.id < ? ORDER BY c.id DESC LIMIT 1",
+                (first,),
+            )
+            if not rows or rows[0][0] < youngest_old:
                 return first
-            below = rows[-1][0]
+            if rows[0][1] is None or rows[0][1] >= first:
+                raise CorruptionError(f"the index of contents in {database.path} is damaged; run check", database.path)
+            first = rows[0][1]
 
     def half_empty(self) -> Iterator[list[tuple[int, int]]]:
         """Yield (id, live bytes) of the packs that are less than half full, in batches for one transaction each."""
@@ -281,6 +285,7 @@ class _Prune:
                 yield batch
                 batch, size = [], 0
         if batch:
+            self.reporter.report("repack", done_files=done, total_files=len(rows))
             yield batch
 
     def repack(self, batch: Sequence[tuple[int, int]]) -> None:
@@ -312,7 +317,10 @@ class _Prune:
     def _live_contents(self, pack: int) -> Optional[list[tuple[int, bytes]]]:
         """Return (id, bytes) of what is left in a pack, each compared with its hash; None if it is damaged."""
         database = self.database
-        unpacked = unpack(*read_pack(database, pack))
+        try:
+            unpacked = unpack(*read_pack(database, pack))
+        except CorruptionError as exc:
+            unpacked = UnpackedPack(b"", str(exc))
         found = []
         for content, digest, size, offset in database.query(
             "SELECT id, hash, size, offset FROM contents WHERE pack = ? ORDER BY offset", (pack,)

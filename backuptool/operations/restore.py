@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 import time
 from typing import Callable, Iterator, Literal, Optional, Union
 
@@ -33,8 +32,9 @@ OverwritePolicy = Literal["always", "if-changed", "if-newer", "never"]
 
 _Step = Callable[[CatalogFile], None]
 
-#: Files gathered before they are written in order of their packs, so that each pack is decompressed once.
-_WINDOW = 20_000
+#: Files gathered before half of them are written, in the order in which their contents were stored: a pack is then
+#: decompressed once. It is more than a snapshot gathers, and half of them stay, as windows begin at other files.
+_WINDOW = 40_000
 
 #: What makes it pointless to go on with the next file.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -107,17 +107,20 @@ class _Restore:
         self._links: dict[bytes, bytes] = {}
         self._failures: dict[tuple[str, int], tuple[int, bytes, OSError]] = {}
         self._problems: list[Problem] = []
+        self._found = False
         self._restored = self._unchanged = self._deleted = self._verified = 0
         self._restored_directories = self._written_bytes = self._done = 0
 
     def run(self, begin: float) -> RestoreResult:
         options = self._options
+        if not options.destination:
+            raise RestoreError("the destination is empty; name a directory", "")
         root = os.path.abspath(options.destination)
         try:
             if options.dry_run and not os.path.isdir(root):
                 self._restore_all()
             else:
-                with Destination(root, self._failed) as self._destination:
+                with self._reader, Destination(root, self._failed) as self._destination:
                     self._restore_all()
                     if options.delete_extra:
                         self._delete_extra()
@@ -144,7 +147,7 @@ class _Restore:
             verified_files=self._verified,
             dry_run=options.dry_run,
             elapsed_seconds=time.monotonic() - begin,
-            problems=tuple(self._problems + self._failure_problems()),
+            problems=tuple(self._problems + self._failure_problems() + self._nothing_found()),
         )
 
     def _selected(self) -> Iterator[CatalogFile]:
@@ -160,6 +163,7 @@ class _Restore:
                 if version.kind == b"d":
                     self._unselected[version.path] = version
                 continue
+            self._found = True
             yield from self._ancestors(version.path)
             yield file
 
@@ -181,13 +185,16 @@ class _Restore:
                 continue
             window.append(file)
             if len(window) >= _WINDOW:
-                self._restore_window(window)
-                window = []
-        self._restore_window(window)
+                window.sort(key=_stored_order)
+                self._restore_files(window[: _WINDOW // 2])
+                del window[: _WINDOW // 2]
+        window.sort(key=_stored_order)
+        self._restore_files(window)
 
-    def _restore_window(self, window: list[CatalogFile]) -> None:
-        window.sort(key=_place)
-        for file in window:
+    def _restore_files(self, files: list[CatalogFile]) -> None:
+        if not self._options.dry_run:
+            self._reader.expect(file.content for file in files if file.content is not None)
+        for file in files:
             self._done += 1
             if self._reporter.active:
                 self._reporter.report(
@@ -405,6 +412,14 @@ class _Restore:
             )
         return problems
 
+    def _nothing_found(self) -> list[Problem]:
+        """Return a problem if what was to be included is not in the snapshot: a misspelling should not pass."""
+        if not self._options.include or self._found:
+            return []
+        names = ", ".join(self._options.include)
+        message = f"nothing in snapshot {self._snapshot.id} matches {names}; paths are relative to the source"
+        return [Problem(kind="nothing-found", path="", message=message)]
+
     def _problem(self, kind: str, path: bytes, message: str, content: Optional[bytes] = None) -> None:
         self._problems.append(
             Problem(
@@ -417,12 +432,9 @@ class _Restore:
         )
 
 
-def _place(file: CatalogFile) -> tuple[int, int, bytes]:
-    """Return a key by which files sort as their contents lie in packs; those with parts come last."""
-    content = file.content
-    if content is None:
-        return 0, 0, file.version.path
-    return content.pack or (0 if content.size == 0 else sys.maxsize), content.offset or 0, file.version.path
+def _stored_order(file: CatalogFile) -> tuple[int, bytes]:
+    """Return a key by which files sort as their contents were stored."""
+    return 0 if file.content is None else file.content.id, file.version.path
 
 
 def _metadata(version: FileVersion) -> Metadata:

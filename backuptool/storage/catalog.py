@@ -7,7 +7,7 @@ be recorded or removed is decided by the operations.
 from __future__ import annotations
 
 import json
-from typing import Any, Iterable, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
 
 import attrs
 
@@ -129,12 +129,25 @@ def _snapshot_row(row: Sequence[object], path: str) -> SnapshotRow:
     return SnapshotRow(*values)  # type: ignore[arg-type]
 
 
-def snapshot_rows(database: Database) -> list[SnapshotRow]:
-    """Return all snapshots by ascending number."""
-    rows = database.query(
+def snapshot_rows(
+    database: Database, on_damage: Optional[Callable[[CorruptionError], object]] = None
+) -> list[SnapshotRow]:
+    """Return all snapshots by ascending number.
+
+    Args:
+        on_damage: Called for each row that is damaged, which is then left out; without it the first one is an error.
+    """
+    found = []
+    for row in database.query(
         f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots AS n LEFT JOIN sources AS s ON s.id = n.source ORDER BY n.id"
-    )
-    return [_snapshot_row(row, database.path) for row in rows]
+    ):
+        try:
+            found.append(_snapshot_row(row, database.path))
+        except CorruptionError as exc:
+            if on_damage is None:
+                raise
+            on_damage(exc)
+    return found
 
 
 def find_snapshot(database: Database, reference: int | str) -> SnapshotRow:

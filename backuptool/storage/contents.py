@@ -6,6 +6,8 @@ Owns the rows of ``contents`` and ``parts``, together with writer, which adds th
 from __future__ import annotations
 
 import hashlib
+from itertools import groupby
+from operator import attrgetter
 from typing import Iterable, Iterator, Mapping, Optional, Sequence
 
 import attrs
@@ -158,7 +160,7 @@ class ContentLocation:
 
 
 class ContentReader:
-    """Reads contents back; every byte it gives out was compared with a hash.
+    """Reads contents back; every byte it gives out was compared with a hash. A context manager.
 
     Args:
         database: Where they are.
@@ -167,6 +169,20 @@ class ContentReader:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._packs = PackReader(database)
+
+    def __enter__(self) -> ContentReader:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._packs.__exit__(*exc_info)
+
+    def expect(self, locations: Iterable[ContentLocation]) -> None:
+        """Read ahead: these contents will be asked for, in this order."""
+        self._packs.expect(
+            (pack, [(location.offset or 0, location.size, location.hash) for location in group])
+            for pack, group in groupby(locations, key=attrgetter("pack"))
+            if pack is not None
+        )
 
     def read(self, location: ContentLocation) -> bytes:
         """Return the bytes of a content that lies in a pack, or is empty.
@@ -186,9 +202,19 @@ class ContentReader:
             return self._read(attrs.evolve(location, pack=moved[0][0], offset=moved[0][1]))
 
     def _read(self, location: ContentLocation) -> bytes:
-        data = self._slice(location)
+        if location.pack is None:
+            if location.size:
+                raise self._missing(location, "it has neither bytes nor parts")
+            return b""
+        unpacked = self._packs.pack(location.pack)
+        offset = location.offset or 0
+        data = unpacked.data[offset : offset + location.size]
+        if (offset, location.size, location.hash) in unpacked.verified:
+            return data
+        if len(data) != location.size:
+            raise self._corrupt(location, unpacked.damage or "its pack is too short")
         if hashlib.sha256(data).digest() != location.hash:
-            raise self._corrupt(location, "its stored bytes do not have its hash")
+            raise self._corrupt(location, unpacked.damage or "its stored bytes do not have its hash")
         return data
 
     def stream(self, location: ContentLocation) -> Iterator[tuple[int, Optional[bytes]]]:
@@ -233,6 +259,11 @@ class ContentReader:
                 "ORDER BY p.offset LIMIT 1000",
                 (content, after),
             )
+            self.expect(
+                ContentLocation(part, digest, part_size, pack, pack_offset)
+                for _, part, digest, part_size, pack, pack_offset in rows
+                if pack is not None
+            )
             for offset, part, digest, part_size, pack, pack_offset in rows:
                 if hole is not None:
                     yield hole, offset - hole
@@ -251,18 +282,6 @@ class ContentReader:
             after = rows[-1][0]
         if hole is not None:
             yield hole, size - hole
-
-    def _slice(self, location: ContentLocation) -> bytes:
-        if location.pack is None:
-            if location.size:
-                raise self._missing(location, "it has neither bytes nor parts")
-            return b""
-        unpacked = self._packs.pack(location.pack)
-        offset = location.offset or 0
-        data = unpacked.data[offset : offset + location.size]
-        if len(data) != location.size:
-            raise self._corrupt(location, unpacked.damage or "its pack is too short")
-        return data
 
     def _corrupt(self, location: ContentLocation, why: str) -> ContentCorruptError:
         name = location.hash.hex()

@@ -30,7 +30,8 @@ __all__ = ["Database"]
 #: WITHOUT ROWID, partial indexes and expression indexes work since 3.9; 3.24 is what CPython 3.8 was built with.
 _OLDEST_SQLITE = (3, 24, 0)
 
-_MAGIC = b"SQLite format 3\x00"
+#: What the driver raises: its own errors, and two where a damaged file has a number or a message that Python cannot take.
+_DRIVER_ERRORS = (sqlite3.Error, OverflowError, UnicodeDecodeError)
 
 #: KiB of page cache. 16 MiB instead made a first snapshot of 118,000 files no faster and took 50 MB more.
 _CACHE_KIB = 4096
@@ -127,7 +128,7 @@ class Database:
             )
         # A trigger, view or generated column of a forged file would run code of its own. Nothing but the exact text
         # of the format passes.
-        if _schema_rows(self._connection) != _expected_schema():
+        if _schema_rows(self._connection, self.path) != _expected_schema():
             raise CorruptionError(
                 f"the tables of {self.path} are not those of format {found}: the file is damaged or was tampered with; "
                 "restore it from a copy",
@@ -138,7 +139,7 @@ class Database:
         """Run a statement and return all its rows; no cursor stays open to hold a lock."""
         try:
             return self._connection.execute(sql, parameters).fetchall()
-        except (sqlite3.Error, OverflowError) as exc:
+        except _DRIVER_ERRORS as exc:
             self._fail(exc)
 
     def value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
@@ -150,13 +151,13 @@ class Database:
         """Yield rows as they are found. Holds a read lock until it is exhausted or closed: writers wait."""
         try:
             cursor = self._connection.execute(sql, parameters)
-        except sqlite3.Error as exc:
+        except _DRIVER_ERRORS as exc:
             self._fail(exc)
         try:
             while True:
                 try:
                     rows = cursor.fetchmany(batch)
-                except sqlite3.Error as exc:
+                except _DRIVER_ERRORS as exc:
                     self._fail(exc)
                 if not rows:
                     return
@@ -168,14 +169,14 @@ class Database:
         """Run a statement that changes rows and return how many it changed."""
         try:
             return self._connection.execute(sql, parameters).rowcount
-        except (sqlite3.Error, OverflowError) as exc:
+        except _DRIVER_ERRORS as exc:
             self._fail(exc)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """Run a statement for each row of parameters and return how many rows changed in all."""
         try:
             return self._connection.executemany(sql, rows).rowcount
-        except (sqlite3.Error, OverflowError) as exc:
+        except _DRIVER_ERRORS as exc:
             self._fail(exc)
 
     @contextmanager
@@ -232,6 +233,17 @@ class Database:
             found.add((status.st_dev, status.st_ino))
         return frozenset(found)
 
+    def drop_journal(self) -> None:
+        """Remove the empty journal that stays after a transaction: at rest a repository is one file.
+
+        SQLite does so under a lock, and leaves it where another process is writing.
+        """
+        try:
+            self._connection.execute("PRAGMA journal_mode=DELETE").fetchall()
+            self._connection.execute("PRAGMA journal_mode=TRUNCATE").fetchall()
+        except sqlite3.Error:
+            pass  # an empty journal is harmless
+
     def close(self) -> None:
         """Close the connection; an open transaction is rolled back."""
         self._connection.close()
@@ -280,7 +292,7 @@ def _connect(path: str, lock_timeout: float) -> sqlite3.Connection:
             "synchronous=FULL",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
-    except sqlite3.Error as exc:
+    except _DRIVER_ERRORS as exc:
         connection.close()
         raise _translate(exc, path) from exc
     return connection
@@ -297,11 +309,11 @@ def _statements() -> tuple[str, ...]:
     return tuple(text.strip() for text in DDL.split(";\n") if text.strip())
 
 
-def _schema_rows(connection: sqlite3.Connection) -> list[Any]:
+def _schema_rows(connection: sqlite3.Connection, path: str = "") -> list[Any]:
     try:
         return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name").fetchall()
-    except sqlite3.Error as exc:
-        raise _translate(exc, "") from exc
+    except _DRIVER_ERRORS as exc:
+        raise _translate(exc, path) from exc
 
 
 @lru_cache(maxsize=1)
@@ -369,7 +381,9 @@ def _translate(exc: Exception, path: str) -> BackuptoolError:
         return RepositoryError(f"a number is too large for the repository {path}: {text}", path)
     if "locked" in text or "busy" in text:
         return RepositoryLockedError(
-            f"the repository {path} is in use by another process; try again, or wait longer with lock_timeout", path
+            f"the repository {path} is in use by another process; try again, or wait longer with --lock-timeout "
+            "(lock_timeout= in Python)",
+            path,
         )
     if "file is not a database" in text or "file is encrypted" in text:
         return NotARepositoryError(f"{path} is not a backuptool repository; name another file", path)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Deque, Iterator, Optional, Sequence
+from hashlib import sha256
+from typing import TYPE_CHECKING, Deque, Iterable, Iterator, Optional, Sequence, Tuple
 
 import attrs
 
@@ -16,7 +17,7 @@ from .compression import compress, decompress, salvage
 from .database import Database
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = [
     "MAX_PACK_SIZE",
@@ -38,6 +39,9 @@ MAX_PACK_SIZE = 16 << 20
 
 #: Bytes of decompressed packs kept by a reader. Contents are asked for in the order of packs, so little is enough.
 _CACHE_BYTES = 16 << 20
+
+#: Packs that are being decompressed while others are used.
+_AHEAD = 3
 
 
 @attrs.frozen
@@ -105,10 +109,12 @@ class UnpackedPack:
     Attributes:
         data: Its bytes; if it is damaged, those before the damage.
         damage: What is wrong with it, None if nothing is.
+        verified: (offset, size, hash) of contents in it that were compared with their hashes.
     """
 
     data: bytes
     damage: Optional[str]
+    verified: frozenset[tuple[int, int, bytes]] = frozenset()
 
 
 def read_pack(database: Database, pack: int) -> tuple[int, str, bytes]:
@@ -136,8 +142,20 @@ def unpack(size: int, codec: str, data: bytes) -> UnpackedPack:
         return UnpackedPack(salvage(codec, data, size), str(exc))
 
 
+#: What is wanted of a pack: (offset, size, hash) of contents.
+Wanted = Sequence[Tuple[int, int, bytes]]
+
+
+@attrs.define(eq=False)
+class _Plan:
+    """Packs that will be asked for, and those of them that are being decompressed."""
+
+    packs: Deque[tuple[int, Wanted]]
+    coming: OrderedDict[int, Future[UnpackedPack]] = attrs.Factory(OrderedDict)
+
+
 class PackReader:
-    """Reads contents out of packs, and keeps the packs read last.
+    """Reads packs, keeps those read last, and reads ahead those that will be wanted; a context manager.
 
     Args:
         database: Where they are.
@@ -147,6 +165,30 @@ class PackReader:
         self._database = database
         self._cache: OrderedDict[int, UnpackedPack] = OrderedDict()
         self._cached_bytes = 0
+        self._plans: list[_Plan] = []
+        self._pool: Optional[ThreadPoolExecutor] = None
+
+    def __enter__(self) -> PackReader:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+
+    def expect(self, plan: Iterable[tuple[int, Wanted]]) -> None:
+        """Read ahead: these packs will be asked for next, in this order, for these contents.
+
+        What was expected before is expected again behind them. They are decompressed in a thread, and the contents
+        compared with their hashes there.
+        """
+        if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="backuptool-unpack")
+        packs = deque(plan)
+        if packs:
+            self._plans.append(_Plan(packs))
+            self._read_ahead()
 
     def pack(self, pack: int) -> UnpackedPack:
         """Return a decompressed pack; a damaged one gives what can be salvaged."""
@@ -154,12 +196,56 @@ class PackReader:
         if unpacked is not None:
             self._cache.move_to_end(pack)
             return unpacked
-        try:
-            unpacked = unpack(*read_pack(self._database, pack))
-        except CorruptionError as exc:
-            unpacked = UnpackedPack(b"", str(exc))
+        coming = self._take_coming(pack)
+        unpacked = self._read(pack) if coming is None else coming.result()
+        self._read_ahead()
         self._cache[pack] = unpacked
         self._cached_bytes += len(unpacked.data)
         while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
             self._cached_bytes -= len(self._cache.popitem(last=False)[1].data)
         return unpacked
+
+    def _read(self, pack: int) -> UnpackedPack:
+        try:
+            return unpack(*read_pack(self._database, pack))
+        except CorruptionError as exc:
+            return UnpackedPack(b"", str(exc))
+
+    def _take_coming(self, pack: int) -> Optional[Future[UnpackedPack]]:
+        """Return a pack that is being decompressed; what was expected before it was not wanted after all."""
+        for level in reversed(range(len(self._plans))):
+            coming = self._plans[level].coming
+            if pack in coming:
+                del self._plans[level + 1 :]
+                while True:
+                    ahead, future = coming.popitem(last=False)
+                    if ahead == pack:
+                        return future
+        return None
+
+    def _read_ahead(self) -> None:
+        while self._plans and not self._plans[-1].packs and not self._plans[-1].coming:
+            self._plans.pop()
+        if not self._plans or self._pool is None:
+            return
+        plan = self._plans[-1]
+        while plan.packs and len(plan.coming) < _AHEAD:
+            pack, wanted = plan.packs.popleft()
+            if pack in self._cache or any(pack in other.coming for other in self._plans):
+                continue
+            try:
+                stored = read_pack(self._database, pack)
+            except CorruptionError:
+                continue  # whoever asks for it will be told
+            plan.coming[pack] = self._pool.submit(_unpack_and_verify, stored, wanted)
+
+
+def _unpack_and_verify(stored: tuple[int, str, bytes], wanted: Wanted) -> UnpackedPack:
+    unpacked = unpack(*stored)
+    view = memoryview(unpacked.data)
+    verified = frozenset(
+        (offset, size, digest)
+        for offset, size, digest in wanted
+        if sha256(view[offset : offset + size]).digest() == digest
+    )
+    return attrs.evolve(unpacked, verified=verified)

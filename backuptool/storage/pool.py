@@ -58,7 +58,10 @@ class ConnectionPool:
                     "for the rest make it writable",
                     self.path,
                 )
-            yield database
+            try:
+                yield database
+            finally:
+                database.drop_journal()
 
     def close(self) -> None:
         """Close every idle connection; one that is lent is closed when it comes back."""

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter, deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Callable, Deque, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Callable, Deque, Mapping, Optional, Sequence, Union
 
 import attrs
 
@@ -18,6 +17,9 @@ from .contents import ContentsVanishedError, add_refs, find, next_content_id
 from .database import Database
 from .digest import layout_entry
 from .packs import PACK_SIZE, CompressedPack, PackCompressor
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["Content", "ContentWriter", "LargeContent"]
 
@@ -117,6 +119,8 @@ class ContentWriter:
     """
 
     def __init__(self, database: Database, clock: Callable[[], int]) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # imported here: listing snapshots needs no threads
+
         self.ids = array("q")
         self.new_bytes = 0
         self.stored_bytes = 0

@@ -19,11 +19,13 @@ from .confined import ConfinedRoot, split
 from .metadata import decode_xattrs
 from .portability import FOLLOW_NOTHING, OPEN_DIRECTORY, OPEN_FILE, list_xattrs, read_xattr, remove_xattr, write_xattr
 
-__all__ = ["Destination", "Metadata", "require_safe"]
+__all__ = ["Destination", "Metadata", "is_temporary", "require_safe"]
 
 _BLOCK = 4096  # bytes; holes smaller than a page are not worth a seek
 
 _ZEROS = bytes(1 << 20)
+
+_PREFIX = b".backuptool-"  # of temporary names
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | FOLLOW_NOTHING
 
@@ -73,7 +75,7 @@ class Destination:
         existed: False if the directory was made now.
 
     Raises:
-        RestoreError: It cannot be made, opened or written to.
+        RestoreError: It cannot be made or opened.
     """
 
     def __init__(self, root: bytes, on_failure: Failure) -> None:
@@ -397,7 +399,12 @@ class Destination:
 
 def _temporary(name: bytes) -> bytes:
     """Return the name under which an entry is made; the same one each time, so that a later run finds what is left."""
-    return b".backuptool-" + sha256(name).hexdigest()[:20].encode() + b".part"
+    return _PREFIX + sha256(name).hexdigest()[:20].encode() + b".part"
+
+
+def is_temporary(path: bytes) -> bool:
+    """Tell whether an entry is named like one that is being made."""
+    return split(path)[1].startswith(_PREFIX)
 
 
 def _write(descriptor: int, pieces: Iterable[tuple[int, Optional[bytes]]], size: int, sparse: bool) -> None:

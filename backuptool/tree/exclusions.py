@@ -6,17 +6,28 @@ Owns the decisions alone. Matching is the pathspec library's; walking is left to
 from __future__ import annotations
 
 import os
+import re
 from typing import Iterable, Optional, Sequence
 
 import attrs
 
 from ..errors import PatternError
 
-__all__ = ["CACHE_TAG", "CACHE_TAG_SIGNATURE", "Exclusions", "Patterns", "read_pattern_file"]
+__all__ = [
+    "CACHE_TAG",
+    "CACHE_TAG_SIGNATURE",
+    "Exclusions",
+    "Patterns",
+    "paths_or_patterns",
+    "read_pattern_file",
+]
 
 #: Cache Directory Tagging Specification, https://bford.info/cachedir/
 CACHE_TAG = b"CACHEDIR.TAG"
 CACHE_TAG_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
+
+#: What means something else in a pattern than itself: wildcards, a comment, a negation, a space at the end.
+_SPECIAL = re.compile(r"[\\*?\[\]]|^[#!]| (?= *$)")
 
 
 class Patterns:
@@ -44,6 +55,20 @@ class Patterns:
         """Tell whether a path relative to the root matches."""
         text = path.decode("utf-8", "surrogateescape")
         return bool(self._spec.match_file(text + "/" if is_directory else text))
+
+
+def paths_or_patterns(lines: Iterable[str]) -> list[str]:
+    r"""Return patterns that match what the lines match as patterns, and as paths relative to the root.
+
+    ``photos/a[1].jpg`` is a pattern that matches a1.jpg; beside it stands one for the file of exactly that name.
+    """
+    patterns = []
+    for line in lines:
+        patterns.append(line)
+        literal = _SPECIAL.sub(r"\\\g<0>", line)
+        if literal != line:
+            patterns.append("/" + literal.strip("/"))
+    return patterns
 
 
 @attrs.frozen

@@ -45,6 +45,8 @@ class Source:
 
     def __init__(self, path: bytes) -> None:
         shown = os.fsdecode(path)
+        if not path:
+            raise SourceError("the source is empty; name a directory", shown)
         try:
             self.root = os.path.realpath(path)
             self.status = os.stat(self.root)
