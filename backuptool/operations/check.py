@@ -13,7 +13,7 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING, DefaultDict, Deque, Iterator, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, DefaultDict, Deque, Iterator, Optional, Sequence, Union
 
 import attrs
 
@@ -224,9 +224,7 @@ class _Check:
                 self.problem("catalog-corrupt", f"the row of a file is damaged: {why}", path=_text(row[0]))
 
     def _missing(self, row: Sequence[object], snapshots: Sequence[int]) -> None:
-        self.problem(
-            "content-missing", "its content is not in the repository", path=_text(row[0]), snapshots=snapshots
-        )
+        self.problem("content-missing", "its content is not in the repository", path=_text(row[0]), snapshots=snapshots)
 
     def _sweep_parts(self, refs: _Numbers, since: _Numbers) -> None:
         """Verify the lists of parts: without gaps, of the right size, with the digest that was stored."""
@@ -361,7 +359,7 @@ class _Check:
                     future.cancel()
                 raise
 
-    def _pack_work(self) -> Iterator[tuple[int, list[tuple[int, bytes, int, int]], int, str, bytes]]:
+    def _pack_work(self) -> Iterator[tuple[int, list[Any], int, str, bytes]]:
         """Yield what there is to examine, pack by pack; each is read in one state of the database."""
         database = self.database
         last = 0
@@ -370,17 +368,16 @@ class _Check:
             if pack is None:
                 return
             last = pack
+            members = []
             try:
                 with database.read_transaction():
                     members = database.query(
                         "SELECT id, hash, size, offset FROM contents WHERE pack = ? ORDER BY offset", (pack,)
                     )
                     stored = read_pack(database, pack)
-            except ContentMissingError:
-                # A prune beside this check has packed its contents again; what is simply missing was named before.
-                continue
             except CorruptionError as exc:
-                self._unreadable_pack(pack, exc)
+                if members or not isinstance(exc, ContentMissingError):  # else a prune has emptied it meanwhile
+                    self._unreadable_pack(pack, exc)
                 continue
             yield pack, members, *stored
 
@@ -477,9 +474,7 @@ class _PackReport:
     damaged: dict[int, tuple[bytes, str]]
 
 
-def _examine(
-    pack: int, members: Sequence[tuple[int, bytes, int, int]], size: int, codec: str, data: bytes
-) -> _PackReport:
+def _examine(pack: int, members: Sequence[Sequence[Any]], size: int, codec: str, data: bytes) -> _PackReport:
     """Decompress a pack and hash its contents; runs in a worker thread."""
     unpacked = unpack(size, codec, data)
     view = memoryview(unpacked.data)

@@ -347,7 +347,7 @@ class _Restore:
         try:
             files = files_of(self._database, self._snapshot)
             file = next(files, None)
-            for path, status in source.walk(Exclusions(), self._unlisted):
+            for path, status in source.walk(Exclusions(), self._unlisted, self._database.identities()):
                 while file is not None and file.version.path < path:
                     file = next(files, None)
                 known = file is not None and file.version.path == path

@@ -7,8 +7,6 @@ Owns the order of the steps and what is done when something changes meanwhile. H
 from __future__ import annotations
 
 import errno
-import hashlib
-import marshal
 import os
 import time
 from array import array
@@ -16,24 +14,25 @@ from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional, Tuple
 
 import attrs
 
-from ..errors import RepositoryLockedError
+from ..errors import CorruptionError, RepositoryLockedError
 from ..progress import Reporter
 from ..results import Problem, SkippedFile, SnapshotResult, format_size
 from ..storage import catalog
-from ..storage.chunking import LARGE_FILE, Chunking, cut
-from ..storage.compression import compress, decompress
+from ..storage.chunking import Chunking
 from ..storage.contents import ContentsVanishedError, reference
 from ..storage.database import Database
-from ..storage.digest import MODULUS, FileVersion, hash_zeros, row_hash, to_bytes
+from ..storage.digest import MODULUS, FileVersion, row_hash, to_bytes
 from ..storage.pool import ConnectionPool
-from ..storage.writer import Content, ContentWriter, LargeContent
+from ..storage.spool import Spool
+from ..storage.writer import Content, ContentWriter
 from ..tree.exclusions import Exclusions, read_pattern_file
 from ..tree.metadata import clamp_ns, kind_of, read_xattrs, signed_inode, trusted_ctime_ns
 from ..tree.portability import group_name, user_name
-from ..tree.source import FileChangedError, OpenFile, Source
+from ..tree.source import FileChangedError, Source
+from .saving import FileSaver, SavedFile
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    pass
 
 __all__ = ["SnapshotOptions", "snapshot"]
 
@@ -44,8 +43,6 @@ _WINDOW = 25_000
 
 #: Times that a snapshot begins anew because another process changed what it was based on.
 _ATTEMPTS = 5
-
-_SPOOL_ROWS = 2048
 
 
 @attrs.frozen(kw_only=True)
@@ -122,16 +119,6 @@ class _Changed:
     content: Optional[Content] = None
 
 
-@attrs.frozen
-class _Stored:
-    """What became of a file's bytes."""
-
-    status: os.stat_result
-    content: Content
-    sparse: bool
-    xattrs: Optional[bytes]
-
-
 class _Attempt:
     """One walk over the source and one commit."""
 
@@ -150,21 +137,14 @@ class _Attempt:
         self._exclusions = exclusions
         self._reporter = reporter
         self._clock = clock
-        self._chunking = Chunking.from_settings(
-            {
-                name.decode(): value.decode() if isinstance(value, bytes) else value
-                for name, value in _settings(database)
-            }
-        )
         self._started_ns = clock()
         self._source_id = catalog.source_id(database, options.host, source.root)
         self._base = catalog.newest_snapshot(database, self._source_id)
-        self._writer: ContentWriter
-        self._links: dict[tuple[int, int], _Stored] = {}
+        self._links: dict[tuple[int, int], SavedFile] = {}
         # Where each file system begins. Its number may be another one after the next start, and inode numbers alone
         # are the same on several of them.
         self._devices = {source.status.st_dev: b""}
-        self._spool = _Spool()
+        self._spool = Spool()
         self._closed: list[tuple[bytes, int]] = []
         self._stamps: list[tuple[bytes, int, Optional[int], Optional[int]]] = []
         self._tree_digest = 0 if self._base is None else _tree_digest(database, self._base)
@@ -172,10 +152,13 @@ class _Attempt:
         self._skipped: list[SkippedFile] = []
         self._files = self._directories = self._size = 0
         self._new = self._changed = self._unchanged = self._removed = 0
-        self._read_bytes = self._done_files = 0
+        self._done_files = 0
 
     def run(self, begin: float) -> SnapshotResult:
         with ContentWriter(self._database, self._clock) as self._writer:
+            self._saver = FileSaver(
+                self._source, self._writer, _chunking(self._database), self._problem, self._report_reading
+            )
             window: list[_Found] = []
             for changed in self._compare():
                 window.append(changed)
@@ -192,7 +175,7 @@ class _Attempt:
             unchanged_files=self._unchanged,
             removed_files=self._removed,
             skipped_files=len(self._skipped),
-            read_bytes=self._read_bytes,
+            read_bytes=self._saver.read_bytes,
             new_bytes=self._writer.new_bytes,
             stored_bytes=self._writer.stored_bytes,
             elapsed_seconds=time.monotonic() - begin,
@@ -362,13 +345,12 @@ class _Attempt:
         """Store a regular file's bytes and record it."""
         path = changed.path
         self._done_files += 1
-        if self._reporter.active:
-            self._reporter.report("read", done_files=self._done_files, done_bytes=self._read_bytes, path=path)
+        self._report_reading(path)
         inode = (status.st_dev, status.st_ino)
         stored = self._links.get(inode) if status.st_nlink > 1 else None
         if stored is None:
             try:
-                stored = self._read(path, status)
+                stored = self._saver.save(path, status)
             except FileChangedError as exc:
                 self._problem("changed-kind", path, str(exc))
                 return
@@ -385,72 +367,9 @@ class _Attempt:
         changed.new = self._new_version(version, stored.status)
         changed.content = stored.content
 
-    def _read(self, path: bytes, status: os.stat_result) -> _Stored:
-        """Store a file's bytes; one that changes meanwhile is read again, and then taken as it is, with a problem."""
-        if status.st_size <= LARGE_FILE:
-            small = self._source.read_small(path, status)
-            if small is not None:
-                data, now, xattrs = small
-                self._read_bytes += len(data)
-                return _Stored(now, self._writer.add(data), False, xattrs)
-        with self._source.open_file(path, status) as file:
-            store = self._store_large if file.status.st_size > LARGE_FILE else self._store_small
-            sparse = file.is_sparse()
-            content = store(file)
-            if not file.unchanged(content.size):
-                file.rewind()
-                store = self._store_large if file.status.st_size > LARGE_FILE else self._store_small
-                content = store(file)
-                if not file.unchanged(content.size):
-                    self._problem(
-                        "changed-while-read", path, "changed while it was read; what was read is saved, perhaps mixed"
-                    )
-            xattrs = read_xattrs(file.descriptor)
-            return _Stored(file.status, content, sparse, xattrs)
-
-    def _store_small(self, file: OpenFile) -> Content:
-        data = file.read_all()
-        self._read_bytes += len(data)
-        return self._writer.add(data)
-
-    def _store_large(self, file: OpenFile) -> Content:
-        """Cut a file into chunks and store them; holes are neither read nor stored."""
-        size = file.status.st_size
-        chunker = self._chunking.for_size(size)
-        parts = LargeContent()
-        whole = _WholeHash(self._writer)
-        position = 0
-        for begin, end in file.segments():
-            if begin > position:
-                parts.append(position, None)
-                whole.feed_zeros(begin - position)
-                position = begin
-            for chunk in cut(chunker, self._limited_reader(file, end - begin, whole)):
-                parts.append(position, self._writer.add(chunk))
-                position += len(chunk)
-            if position < end:  # it was cut short meanwhile
-                size = position
-                break
-        if position < size:
-            parts.append(position, None)
-            whole.feed_zeros(size - position)
-        return self._writer.add_large(whole.digest(), size, parts)
-
-    def _limited_reader(self, file: OpenFile, limit: int, whole: _WholeHash) -> Callable[[int], bytes]:
-        """Return a function that reads on up to a limit, and feeds what it reads to a hasher."""
-        left = limit
-
-        def read(wanted: int) -> bytes:
-            nonlocal left
-            data = os.read(file.descriptor, min(wanted, left))
-            left -= len(data)
-            whole.feed(data)
-            self._read_bytes += len(data)
-            if self._reporter.active:
-                self._reporter.report("read", done_files=self._done_files, done_bytes=self._read_bytes)
-            return data
-
-        return read
+    def _report_reading(self, path: bytes = b"") -> None:
+        if self._reporter.active:
+            self._reporter.report("read", done_files=self._done_files, done_bytes=self._saver.read_bytes, path=path)
 
     def _version(self, path: bytes, kind: bytes, status: os.stat_result) -> FileVersion:
         mtime_ns = clamp_ns(status.st_mtime_ns)
@@ -531,66 +450,22 @@ class _Attempt:
             )
 
 
-class _WholeHash:
-    """The hash of a large file, computed in a thread beside reading and cutting it."""
-
-    def __init__(self, writer: ContentWriter) -> None:
-        self._writer = writer
-        self._hasher = hashlib.sha256()
-        self._last: Optional[Future[None]] = None
-
-    def feed(self, data: bytes) -> None:
-        self._last = self._writer.hash_along(self._hasher, data, self._last)
-
-    def feed_zeros(self, length: int) -> None:
-        self.digest()
-        hash_zeros(self._hasher, length)
-
-    def digest(self) -> bytes:
-        if self._last is not None:
-            self._last.result()
-        return self._hasher.digest()
-
-
-class _Spool:
-    """Rows set aside until the commit, compressed: a million takes some 40 MB, and nothing is written to a disk."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self._open: list[tuple[Any, ...]] = []
-        self._batches: list[tuple[str, int, bytes]] = []
-
-    def append(self, row: tuple[Any, ...]) -> None:
-        """Add a row of plain values; the last one is the ordinal of its content."""
-        self.rows += 1
-        self._open.append(row)
-        if len(self._open) >= _SPOOL_ROWS:
-            data = marshal.dumps(self._open)
-            codec, packed = compress(data)
-            self._batches.append((codec, len(data), packed))
-            self._open = []
-
-    def drain(self, counts: array[int]) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows in the order they came, and count the uses of each ordinal."""
-        for codec, size, packed in self._batches:
-            for row in marshal.loads(decompress(codec, packed, size)):
-                if row[-1] >= 0:
-                    counts[row[-1]] += 1
-                yield row
-        for row in self._open:
-            if row[-1] >= 0:
-                counts[row[-1]] += 1
-            yield row
-
-
 def _likeness(item: tuple[_Changed, os.stat_result]) -> tuple[bytes, bytes]:
     """Return a key by which versions and copies of a file sort together: extension, then name."""
     name = item[0].path.rpartition(b"/")[2]
     return name.rpartition(b".")[2], name
 
 
-def _settings(database: Database) -> list[tuple[bytes, Any]]:
-    return [(row[0], row[1]) for row in database.query("SELECT name, value FROM settings")]
+def _chunking(database: Database) -> Chunking:
+    settings = database.query("SELECT name, value FROM settings")
+    try:
+        return Chunking.from_settings(
+            {name.decode(): value.decode() if isinstance(value, bytes) else value for name, value in settings}
+        )
+    except (AttributeError, ValueError) as exc:
+        raise CorruptionError(
+            f"the settings of {database.path} are damaged; run check to see what else is hit", database.path
+        ) from exc
 
 
 def _tree_digest(database: Database, snapshot: int) -> int:

@@ -159,7 +159,7 @@ def find_snapshot(database: Database, reference: int | str) -> SnapshotRow:
     number: Optional[int] = None
     if reference == "latest":
         number = database.value("SELECT max(id) FROM snapshots")
-    elif isinstance(reference, str) and reference.isascii() and reference.isdigit():
+    elif isinstance(reference, str) and reference.isascii() and reference.isdigit() and len(reference) < 20:
         number = int(reference)
     elif isinstance(reference, int) and not isinstance(reference, bool):
         number = reference

@@ -30,7 +30,7 @@ __all__ = ["Database"]
 #: WITHOUT ROWID, partial indexes and expression indexes work since 3.9; 3.24 is what CPython 3.8 was built with.
 _OLDEST_SQLITE = (3, 24, 0)
 
-#: What the driver raises: its own errors, and two where a damaged file has a number or a message that Python cannot take.
+#: What the driver raises: its own errors, and two for numbers and messages of a damaged file that Python cannot take.
 _DRIVER_ERRORS = (sqlite3.Error, OverflowError, UnicodeDecodeError)
 
 #: KiB of page cache. 16 MiB instead made a first snapshot of 118,000 files no faster and took 50 MB more.
