@@ -117,6 +117,7 @@ class _Changed:
     first: Optional[int]  # of the version in the catalog, None if there is none
     new: Optional[catalog.NewVersion] = None
     content: Optional[Content] = None
+    gone: bool = False  # it was removed since it was listed
 
 
 class _Attempt:
@@ -255,7 +256,7 @@ class _Attempt:
         unreadable = {os.fsencode(problem.path) for problem in self._problems}
         for version, first, _ in catalog.load_versions(self._database, self._source_id, [row[0] for row in rows]):
             self._end(version, first)
-            if version.kind != b"d" and version.path not in skipped and version.path not in unreadable:
+            if version.kind != b"d" and version.path not in skipped and not _is_within(version.path, unreadable):
                 self._removed += 1
 
     def _end(self, version: FileVersion, first: int) -> None:
@@ -296,6 +297,7 @@ class _Attempt:
         if new is None:  # it could not be saved
             if old is not None:
                 self._end(old, first)
+                self._removed += changed.gone and old.kind != b"d"
             return
         version = new.version
         if changed.content is not None:
@@ -332,8 +334,10 @@ class _Attempt:
         except OSError as exc:
             if exc.errno in (errno.EINVAL, errno.ENOTDIR):
                 self._problem("changed-kind", path, "became another kind of file while the tree was walked")
-            elif exc.errno != errno.ENOENT:
-                self._problem("unreadable", path, f"cannot be read: {exc.strerror}")
+            else:
+                changed.gone = exc.errno == errno.ENOENT
+                if not changed.gone:
+                    self._problem("unreadable", path, f"cannot be read: {exc.strerror}")
             return
         version = self._version(path, kind, status)
         version.target = target
@@ -355,7 +359,8 @@ class _Attempt:
                 self._problem("changed-kind", path, str(exc))
                 return
             except OSError as exc:
-                if exc.errno != errno.ENOENT:  # gone since it was listed: as if it had gone before
+                changed.gone = exc.errno == errno.ENOENT
+                if not changed.gone:
                     self._problem("unreadable", path, f"cannot be read: {exc.strerror or exc}")
                 return
             if stored.status.st_nlink > 1:  # of what was opened: another file may have taken the name meanwhile
@@ -448,6 +453,15 @@ class _Attempt:
                     tree_digest=to_bytes(self._tree_digest % MODULUS),
                 ),
             )
+
+
+def _is_within(path: bytes, others: set[bytes]) -> bool:
+    """Tell whether a path or a directory above it is among others."""
+    while path and others:
+        if path in others:
+            return True
+        path = path.rpartition(b"/")[0]
+    return b"." in others
 
 
 def _likeness(item: tuple[_Changed, os.stat_result]) -> tuple[bytes, bytes]:

@@ -29,6 +29,9 @@ CACHE_TAG_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 #: What means something else in a pattern than itself: wildcards, a comment, a negation, a space at the end.
 _SPECIAL = re.compile(r"[\\*?\[\]]|^[#!]| (?= *$)")
 
+#: In the place of a newline, which a pattern made into a regular expression may not match; no name has it.
+_NEWLINE = "\0"
+
 
 class Patterns:
     """A list of gitignore-style patterns; later ones overrule earlier ones, '!' takes back.
@@ -45,7 +48,7 @@ class Patterns:
 
         lines = list(patterns)
         try:
-            self._spec = pathspec.GitIgnoreSpec.from_lines(lines)
+            self._spec = pathspec.GitIgnoreSpec.from_lines(line.replace("\n", _NEWLINE) for line in lines)
         except ValueError as exc:
             raise PatternError(
                 f"a pattern among {', '.join(map(repr, lines))} cannot be understood: {exc}", ""
@@ -54,6 +57,8 @@ class Patterns:
     def match(self, path: bytes, is_directory: bool = False) -> bool:
         """Tell whether a path relative to the root matches."""
         text = path.decode("utf-8", "surrogateescape")
+        if "\n" in text:
+            text = text.replace("\n", _NEWLINE)
         return bool(self._spec.match_file(text + "/" if is_directory else text))
 
 
@@ -115,7 +120,7 @@ def read_pattern_file(path: str) -> list[str]:
         PatternError: It cannot be read.
     """
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read().splitlines()
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            return file.read().split("\n")
     except OSError as exc:
         raise PatternError(f"cannot read the patterns in {path}: {exc.strerror}", path) from exc
