@@ -290,10 +290,13 @@ class _Check:
             self.contents += 1
             typed = content > 0 and isinstance(size, int) and isinstance(digest, bytes) and len(digest) == 32
             placed = (isinstance(pack, int) and isinstance(offset, int)) or (pack is None and offset is None)
-            if not typed or not placed or size < 0 or (size and pack is None and layout is None):
+            try:
+                if not typed or not placed or size < 0 or (size and pack is None and layout is None):
+                    raise ValueError
+                first, counted = since[content], refs[content]
+            except (ValueError, IndexError):
                 self.damaged[content] = (digest if isinstance(digest, bytes) else b"", "its row is damaged")
                 continue
-            first = since[content]
             if pack is not None:
                 self.live_bytes += size
                 live[pack] = live.get(pack, 0) + size
@@ -302,7 +305,7 @@ class _Check:
             elif layout is None:
                 distinct[first] = distinct.get(first, 0) + size
             booked = brought if brought in kept else inherited.get(brought, 0)
-            if count != refs[content] or (layout is None and booked != first):
+            if count != counted or (layout is None and booked != first):
                 wrong += 1
         if wrong:
             self.problem("catalog-corrupt", f"the reference counts or the origin of {wrong:,} contents are wrong")

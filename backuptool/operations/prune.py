@@ -240,7 +240,7 @@ class _Prune:
     def _sweep_leftovers(self) -> None:
         """Remove the contents that interrupted snapshots left; those of a snapshot running now are spared."""
         database = self.database
-        swept = database.value("SELECT value FROM settings WHERE name = 'swept_content'") or 0
+        swept = self._number(database.value("SELECT value FROM settings WHERE name = 'swept_content'") or 0)
         newest = database.value("SELECT max(id) FROM contents") or 0
         until = min(self._first_young_content(), newest + 1)
         if until <= swept + 1:
@@ -266,11 +266,12 @@ class _Prune:
                 "JOIN packs AS p ON p.id = c.pack WHERE c.id < ? ORDER BY c.id DESC LIMIT 1",
                 (first,),
             )
-            if not rows or rows[0][0] < youngest_old:
+            if not rows or self._number(rows[0][0]) < youngest_old:
                 return first
-            if rows[0][1] is None or rows[0][1] >= first:
+            lowest = self._number(rows[0][1])
+            if lowest >= first:
                 raise CorruptionError(f"the index of contents in {database.path} is damaged; run check", database.path)
-            first = rows[0][1]
+            first = lowest
 
     def half_empty(self) -> Iterator[list[tuple[int, int]]]:
         """Yield (id, live bytes) of the packs that are less than half full, in batches for one transaction each."""
@@ -279,7 +280,7 @@ class _Prune:
         size = 0
         for done, (pack, live) in enumerate(rows, 1):
             batch.append((pack, live))
-            size += live
+            size += self._number(live)
             if size >= _BATCH_BYTES:
                 self.reporter.report("repack", done_files=done, total_files=len(rows))
                 yield batch
@@ -298,7 +299,8 @@ class _Prune:
             found = self._live_contents(pack)
             if found is None:
                 continue
-            written_ns = max(written_ns, database.value("SELECT written_ns FROM packs WHERE id = ?", (pack,)))
+            written = database.value("SELECT written_ns FROM packs WHERE id = ?", (pack,))
+            written_ns = max(written_ns, self._number(written))
             for content, data in found:
                 members.append((content, len(data)))
                 pieces.append(data)
@@ -354,6 +356,13 @@ class _Prune:
             rows.append((pack, offset, content))
             offset += size
         database.executemany("UPDATE contents SET pack = ?, offset = ? WHERE id = ?", rows)
+
+    def _number(self, value: object) -> int:
+        """Return a number of the catalog; in a damaged one it may be anything."""
+        if not isinstance(value, int):
+            path = self.database.path
+            raise CorruptionError(f"a number in the repository {path} is none; run check to see what is hit", path)
+        return value
 
     def shrink(self) -> None:
         """Give the free pages back to the file system, a part at a time."""

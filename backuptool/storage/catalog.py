@@ -7,6 +7,7 @@ be recorded or removed is decided by the operations.
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
 
 import attrs
@@ -288,8 +289,29 @@ class CatalogFile:
     content: Optional[ContentLocation]
 
 
+#: What the fields of a sound row may be; only a damaged one has others.
+_VERSION_TYPES = frozenset(
+    product(
+        *((bytes,), (bytes,), (int,), (int,), (int,), (bytes,), (bytes,), (int,), (int,), (bytes, type(None)), (int,)),
+        *((int, type(None)), (bytes, type(None)), (bytes, type(None)), (bytes, type(None))),
+    )
+)
+_LOCATION_TYPES = frozenset({(int, int, int, int), (int, int, type(None), type(None))})
+
+
+def _file_version(row: Sequence[Any]) -> FileVersion:
+    """Return a version; a damaged row gives one of the unknown kind ``?``."""
+    if tuple(map(type, row[:15])) in _VERSION_TYPES:
+        return FileVersion(*row[:15])
+    path = row[0] if isinstance(row[0], bytes) else str(row[0]).encode()
+    return FileVersion(path, b"?", 0, 0, 0, b"", b"", 0, 0, None, False, None, None, None, None)
+
+
 def files_of(database: Database, snapshot: SnapshotRow) -> Iterator[CatalogFile]:
-    """Yield the files of a snapshot in byte order of their paths. Read in pages."""
+    """Yield the files of a snapshot in byte order of their paths. Read in pages.
+
+    One whose row is damaged is of the kind ``?``.
+    """
     sql = (
         f"SELECT {_VERSION_COLUMNS}, c.id, c.size, c.pack, c.offset FROM files AS f "
         "LEFT JOIN contents AS c ON c.id = f.content WHERE f.source = ? AND f.path {} CAST(? AS TEXT) "
@@ -299,9 +321,9 @@ def files_of(database: Database, snapshot: SnapshotRow) -> Iterator[CatalogFile]
     while True:
         rows = database.query(sql.format(comparison), (snapshot.source, after, snapshot.id, snapshot.id, _PAGE))
         for row in rows:
-            version = FileVersion(*row[:15])
+            version = _file_version(row)
             location = None
-            if row[15] is not None and version.hash is not None:
+            if version.hash is not None and tuple(map(type, row[15:19])) in _LOCATION_TYPES:
                 location = ContentLocation(row[15], version.hash, *row[16:19])
             yield CatalogFile(version, location)
         if len(rows) < _PAGE:

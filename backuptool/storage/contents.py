@@ -70,7 +70,15 @@ def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Seq
         ContentsVanishedError: One of the contents is not there.
     """
     brought = 0
-    for first, last, number in _runs(_by_id(ids, counts)):
+    several: list[tuple[int, int]] = []
+
+    def once() -> Iterator[tuple[int, int]]:
+        for content, number in _by_id(ids, counts):
+            if number > 1:
+                several.append((number - 1, content))
+            yield content, 1
+
+    for first, last, _ in _runs(once()):
         span = (first, last)
         fresh = "id BETWEEN ? AND ? AND since = 0"
         size, large = database.query(
@@ -79,11 +87,13 @@ def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Seq
             span,
         )[0]
         brought += size
-        parted = database.query(f"SELECT id FROM contents WHERE {fresh} AND layout IS NOT NULL", span) if large else []
+        parted = (
+            database.query(f"SELECT id FROM contents WHERE {fresh} AND layout IS NOT NULL", span) if large else []
+        )
         found = database.execute(
-            "UPDATE contents SET refs = refs + ?, since = CASE since WHEN 0 THEN ? ELSE since END "
+            "UPDATE contents SET refs = refs + 1, since = CASE since WHEN 0 THEN ? ELSE since END "
             "WHERE id BETWEEN ? AND ?",
-            (number, snapshot, *span),
+            (snapshot, *span),
         )
         if found <= last - first:
             raise ContentsVanishedError
@@ -91,6 +101,7 @@ def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Seq
             parts = "since = 0 AND id IN (SELECT part FROM parts WHERE content = ?)"
             brought += database.value(f"SELECT coalesce(sum(size), 0) FROM contents WHERE {parts}", content)
             database.execute(f"UPDATE contents SET since = ? WHERE {parts}", (snapshot, *content))
+    database.executemany("UPDATE contents SET refs = refs + ? WHERE id = ?", several)
     return brought
 
 

@@ -69,7 +69,9 @@ def paths_or_patterns(lines: Iterable[str]) -> list[str]:
     """
     patterns = []
     for line in lines:
-        patterns.append(line)
+        name = line.rstrip("/")
+        if (len(name) - len(name.rstrip("\\"))) % 2 == 0:  # else it escapes nothing, and is no pattern
+            patterns.append(line)
         literal = _SPECIAL.sub(r"\\\g<0>", line)
         if literal != line:
             patterns.append("/" + literal.strip("/"))

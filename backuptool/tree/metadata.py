@@ -73,7 +73,11 @@ def trusted_ctime_ns(status: os.stat_result, started_ns: int) -> Optional[int]:
         status: Of the file when it was read.
         started_ns: When the walk began, ns since 1970 UTC.
     """
-    newest = max(status.st_ctime_ns, status.st_mtime_ns)
+    ctime_ns, mtime_ns = status.st_ctime_ns, status.st_mtime_ns
+    settled = started_ns - _COARSE_NS
+    if 0 <= ctime_ns < settled and mtime_ns < settled and started_ns <= _INT64_MAX:
+        return ctime_ns  # as nearly all files
+    newest = max(ctime_ns, mtime_ns)
     coarse = status.st_ctime_ns % _SECOND_NS == 0
     if newest > started_ns - (_COARSE_NS if coarse else _TICK_NS):
         return None

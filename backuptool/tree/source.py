@@ -216,6 +216,7 @@ class Source:
             if (
                 status.st_ino != expected.st_ino
                 or status.st_dev != expected.st_dev
+                or status.st_ctime_ns != expected.st_ctime_ns
                 or (status.st_mode & 0o170000) != 0o100000
                 or size != expected.st_size
                 or status.st_blocks * 512 < size
@@ -239,9 +240,9 @@ class Source:
     def open_file(self, path: bytes, expected: os.stat_result) -> OpenFile:
         """Open a regular file for reading.
 
-        The file is opened by its whole path, which is fastest, and is then the one that was listed, by device and
-        inode. If it is another one, it is opened again directory by directory, so that a symlink put in the way
-        meanwhile is not followed.
+        The file is opened by its whole path, which is fastest, and is then the one that was listed, by device, inode
+        and change time (inode numbers are used again). If it is another one, it is opened again directory by directory,
+        so that a symlink put in the way meanwhile is not followed.
 
         Raises:
             OSError: It cannot be opened.
@@ -254,7 +255,11 @@ class Source:
             descriptor = self._open_otherwise(path, full, exc)
         try:
             status = os.fstat(descriptor)
-            if status.st_ino != expected.st_ino or status.st_dev != expected.st_dev:
+            if (
+                status.st_ino != expected.st_ino
+                or status.st_dev != expected.st_dev
+                or status.st_ctime_ns != expected.st_ctime_ns
+            ):
                 os.close(descriptor)
                 descriptor = -1
                 descriptor = self._confined.open(path, OPEN_FILE)
