@@ -22,8 +22,9 @@ from ..storage.contents import ContentReader
 from ..storage.database import Database
 from ..storage.digest import FileVersion
 from ..tree.confined import split
-from ..tree.destination import Destination, Metadata, require_safe
-from ..tree.exclusions import Exclusions, Patterns
+from ..tree.destination import Destination, Metadata, is_temporary, require_safe
+from ..tree.exclusions import Exclusions, Patterns, paths_or_patterns
+from ..tree.metadata import kind_of
 from ..tree.source import Source
 
 __all__ = ["OverwritePolicy", "RestoreOptions", "restore"]
@@ -38,6 +39,9 @@ _WINDOW = 40_000
 
 #: What makes it pointless to go on with the next file.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+#: What a file system says that cannot have a hard link there, or not one more.
+_NO_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP)
 
 
 @attrs.frozen(kw_only=True)
@@ -73,8 +77,8 @@ class _Selection:
     """Which paths of a snapshot are meant."""
 
     def __init__(self, options: RestoreOptions) -> None:
-        self._include = Patterns(options.include) if options.include else None
-        self._exclude = Patterns(options.exclude) if options.exclude else None
+        self._include = Patterns(paths_or_patterns(options.include)) if options.include else None
+        self._exclude = Patterns(paths_or_patterns(options.exclude)) if options.exclude else None
         self.everything = self._include is None and self._exclude is None
 
     def __contains__(self, version: FileVersion) -> bool:
@@ -101,10 +105,12 @@ class _Restore:
         self._selection = _Selection(options)
         self._reader = ContentReader(database)
         self._destination: Optional[Destination] = None
+        self._repository = database.identities()
         self._made: set[bytes] = set()  # directories that were made now: nothing is in them
         self._directories: list[FileVersion] = []
         self._unselected: dict[bytes, FileVersion] = {}
-        self._links: dict[bytes, bytes] = {}
+        self._links: dict[object, tuple[bytes, bool]] = {}  # path by inode, and whether it was written now
+        self._in_the_way: list[CatalogFile] = []
         self._failures: dict[tuple[str, int], tuple[int, bytes, OSError]] = {}
         self._problems: list[Problem] = []
         self._found = False
@@ -117,13 +123,14 @@ class _Restore:
             raise RestoreError("the destination is empty; name a directory", "")
         root = os.path.abspath(options.destination)
         try:
-            if options.dry_run and not os.path.isdir(root):
+            if options.dry_run and not os.path.lexists(root):
                 self._restore_all()
             else:
                 with self._reader, Destination(root, self._failed) as self._destination:
                     self._restore_all()
                     if options.delete_extra:
                         self._delete_extra()
+                    self._retry()
                     self._finish_directories()
                     if options.verify and not options.dry_run:
                         self._verify()
@@ -179,9 +186,13 @@ class _Restore:
 
     def _restore_all(self) -> None:
         window: list[CatalogFile] = []
+        late: list[CatalogFile] = []  # a file of that name must not be taken for a temporary one of another's
         for file in self._selected():
             if file.version.kind == b"d":
                 self._guarded(self._restore_directory, file)
+                continue
+            if is_temporary(file.version.path):
+                late.append(file)
                 continue
             window.append(file)
             if len(window) >= _WINDOW:
@@ -190,6 +201,7 @@ class _Restore:
                 del window[: _WINDOW // 2]
         window.sort(key=_stored_order)
         self._restore_files(window)
+        self._restore_files(late)
 
     def _restore_files(self, files: list[CatalogFile]) -> None:
         if not self._options.dry_run:
@@ -197,15 +209,18 @@ class _Restore:
         for file in files:
             self._done += 1
             if self._reporter.active:
-                self._reporter.report(
-                    "restore",
-                    done_files=self._done,
-                    total_files=self._snapshot.files,
-                    done_bytes=self._written_bytes,
-                    total_bytes=self._snapshot.size if self._selection.everything else None,
-                    path=file.version.path,
-                )
+                self._report(file.version.path)
             self._guarded(self._restore_file, file)
+
+    def _report(self, path: bytes, offset: int = 0) -> None:
+        self._reporter.report(
+            "restore",
+            done_files=self._done,
+            total_files=self._snapshot.files,
+            done_bytes=self._written_bytes + offset,
+            total_bytes=self._snapshot.size if self._selection.everything else None,
+            path=path,
+        )
 
     def _guarded(self, step: _Step, file: CatalogFile) -> None:
         """Do one entry; what goes wrong with it is a problem, and the next one follows."""
@@ -220,22 +235,35 @@ class _Restore:
             if exc.errno == errno.EPERM and file.version.kind in b"cb":
                 self._failed("device", path, exc)
             elif exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                self._problem("in-the-way", path, "not restored: a directory that is not empty has its name")
+                self._in_the_way.append(file)
             else:
                 self._problem("not-written", path, f"not restored: {exc.strerror or exc}")
-        except (ValueError, OverflowError) as exc:  # a NUL in a link's target, a number that no system call takes
+        except (ValueError, TypeError, OverflowError) as exc:  # a NUL in a link's target, text in place of a number
             self._problem("catalog-corrupt", path, f"not restored: {exc}")
+
+    def _retry(self) -> None:
+        """Restore what a directory was in the way of, if it is empty now that what is extra was deleted."""
+        for last in (False, True):
+            blocked, self._in_the_way = self._in_the_way, []
+            for file in blocked:
+                if last or not self._options.delete_extra:
+                    self._problem(
+                        "in-the-way", file.version.path, "not restored: a directory that is not empty has its name"
+                    )
+                else:
+                    self._guarded(self._restore_file, file)
 
     def _restore_directory(self, file: CatalogFile) -> None:
         version = file.version
         path = version.path
-        if self._options.dry_run:
-            self._restored_directories += 1
-            if self._destination is None or self._destination.lstat(path) is None:
-                self._made.add(path)
+        existing = self._existing(path)
+        made = existing is None or not stat.S_ISDIR(existing.st_mode)
+        if existing is not None and made and (self._options.overwrite == "never" or self._is_repository(existing)):
+            self._problem("in-the-way", path, "not restored: a file has its name")
             return
-        assert self._destination is not None
-        made = self._destination.make_directory(path) if path else not self._destination.existed
+        if not self._options.dry_run:
+            assert self._destination is not None
+            made = self._destination.make_directory(path)
         if made:
             self._made.add(path)
         # A directory that was there keeps its metadata if nobody asked for it: restoring one file into a shared
@@ -246,38 +274,54 @@ class _Restore:
 
     def _restore_file(self, file: CatalogFile) -> None:
         version = file.version
-        path = version.path
-        existing = None
-        if self._destination is not None and split(path)[0] not in self._made:
-            existing = self._destination.lstat(path)
+        existing = self._existing(version.path)
+        if existing is not None and self._is_repository(existing):
+            self._problem("in-the-way", version.path, "not restored: the repository itself has its name")
+            return
         if version.link is not None and self._restore_link(version, existing):
             return
-        if existing is not None and self._leave(version, existing):
+        leave = existing is not None and self._leave(version, existing)
+        if leave:
             self._unchanged += 1
         else:
+            if not self._options.dry_run:
+                self._write(file)
             self._restored += 1
             if version.kind == b"f":
                 self._written_bytes += version.size
-            if not self._options.dry_run:
-                self._write(file)
-        if version.link is not None:
-            self._links[version.link] = path
+        # What the policy left alone may be another file altogether: nothing is linked to that.
+        if version.link is not None and (not leave or (existing is not None and self._as_saved(version, existing))):
+            self._links[_inode(version)] = (version.path, not leave)
+
+    def _existing(self, path: bytes) -> Optional[os.stat_result]:
+        if self._destination is None or (path and split(path)[0] in self._made):
+            return None
+        return self._destination.lstat(path)
+
+    def _is_repository(self, existing: os.stat_result) -> bool:
+        return (existing.st_dev, existing.st_ino) in self._repository
 
     def _restore_link(self, version: FileVersion, existing: Optional[os.stat_result]) -> bool:
         """Make a hard link if another path of the inode was restored; False if this is the first."""
-        first = self._links.get(version.link or b"")
-        if first is None:
+        first, written = self._links.get(_inode(version), (b"", False))
+        if not first:
             return False
         if self._destination is not None and existing is not None:
-            status = self._destination.lstat(first)
+            status = None if written else self._destination.lstat(first)
             same = status is not None and (status.st_dev, status.st_ino) == (existing.st_dev, existing.st_ino)
-            if same or self._options.overwrite == "never":
+            newer = self._options.overwrite == "if-newer" and version.mtime_ns <= existing.st_mtime_ns
+            if same or newer or self._options.overwrite == "never":
                 self._unchanged += 1
                 return True
-        self._restored += 1
         if not self._options.dry_run:
             assert self._destination is not None
-            self._destination.make_link(version.path, first)
+            try:
+                self._destination.make_link(version.path, first)
+            except OSError as exc:
+                if exc.errno not in _NO_LINK:
+                    raise
+                return False  # it becomes a file of its own
+        self._restored += 1
         return True
 
     def _leave(self, version: FileVersion, existing: os.stat_result) -> bool:
@@ -289,25 +333,29 @@ class _Restore:
             return False
         if policy == "if-newer":
             return version.mtime_ns <= existing.st_mtime_ns
-        assert self._destination is not None
-        mode = existing.st_mode
-        if version.kind == b"f":
-            same = stat.S_ISREG(mode) and existing.st_size == version.size and existing.st_mtime_ns == version.mtime_ns
-        elif version.kind == b"l":
-            same = stat.S_ISLNK(mode) and self._destination.read_link(version.path) == version.target
-            same = same and existing.st_mtime_ns == version.mtime_ns
-        else:
+        if not self._as_saved(version, existing):
             return False
-        if same and version.kind == b"f" and not self._options.dry_run:
-            metadata = _metadata(version)
-            changed = (existing.st_mode & 0o7777, existing.st_uid, existing.st_gid) != (
-                metadata.mode,
-                metadata.uid,
-                metadata.gid,
-            )
-            if changed or metadata.xattrs:
-                self._destination.set_metadata(version.path, version.kind, metadata)
-        return same
+        if version.kind == b"l":
+            return True
+        owner = (version.mode, version.uid, version.gid)
+        changed = (existing.st_mode & 0o7777, existing.st_uid, existing.st_gid) != owner or bool(version.xattrs)
+        if version.kind != b"f":
+            return not changed
+        if changed and not self._options.dry_run:
+            assert self._destination is not None
+            self._destination.set_metadata(version.path, version.kind, _metadata(version))
+        return True
+
+    def _as_saved(self, version: FileVersion, existing: os.stat_result) -> bool:
+        """Tell whether what is there looks like what was saved: kind, time, and size, target or device."""
+        if kind_of(existing.st_mode) != version.kind or existing.st_mtime_ns != version.mtime_ns:
+            return False
+        if version.kind == b"f":
+            return existing.st_size == version.size
+        if version.kind == b"l":
+            assert self._destination is not None
+            return self._destination.read_link(version.path) == version.target
+        return version.rdev is None or existing.st_rdev == version.rdev
 
     def _write(self, file: CatalogFile) -> None:
         version = file.version
@@ -322,6 +370,8 @@ class _Restore:
             pieces = self._reader.stream(file.content)
             if file.content.pack is not None:
                 pieces = iter(list(pieces))  # verified before the file is made
+            elif self._reporter.active and version.size:
+                pieces = self._reported(pieces, version.path)
             destination.write_file(version.path, pieces, version.size, version.sparse, metadata)
         elif version.kind == b"l":
             destination.make_symlink(version.path, version.target or b"", metadata)
@@ -330,6 +380,14 @@ class _Restore:
         else:
             raise CorruptionError(f"its kind {version.kind!r} is unknown")
 
+    def _reported(
+        self, pieces: Iterator[tuple[int, Optional[bytes]]], path: bytes
+    ) -> Iterator[tuple[int, Optional[bytes]]]:
+        """Pass the pieces of a large file on, and tell how far it is."""
+        for offset, data in pieces:
+            self._report(path, offset)
+            yield offset, data
+
     def _finish_directories(self) -> None:
         """Give directories their metadata when nothing is written into them any more, the deepest first."""
         if self._options.dry_run:
@@ -337,7 +395,11 @@ class _Restore:
         assert self._destination is not None
         for number, version in enumerate(reversed(self._directories)):
             self._reporter.report("metadata", done_files=number, total_files=len(self._directories), path=version.path)
-            self._destination.set_metadata(version.path, b"d", _metadata(version))
+            self._guarded(self._finish_directory, CatalogFile(version, None))
+
+    def _finish_directory(self, file: CatalogFile) -> None:
+        assert self._destination is not None
+        self._destination.set_metadata(file.version.path, b"d", _metadata(file.version))
 
     def _delete_extra(self) -> None:
         """Remove what the snapshot does not have; what is in a directory goes before the directory."""
@@ -347,7 +409,9 @@ class _Restore:
         try:
             files = files_of(self._database, self._snapshot)
             file = next(files, None)
-            for path, status in source.walk(Exclusions(), self._unlisted, self._database.identities()):
+            for path, status in source.walk(
+                Exclusions(), self._unlisted, self._repository, self._database.journal_names()
+            ):
                 while file is not None and file.version.path < path:
                     file = next(files, None)
                 known = file is not None and file.version.path == path
@@ -426,7 +490,7 @@ class _Restore:
                 kind=kind,
                 path=path.decode("utf-8", "surrogateescape") or ".",
                 message=message,
-                content=None if content is None else content.hex(),
+                content=content.hex() if isinstance(content, bytes) else None,
                 snapshots=(self._snapshot.id,) if content is not None else (),
             )
         )
@@ -435,6 +499,15 @@ class _Restore:
 def _stored_order(file: CatalogFile) -> tuple[int, bytes]:
     """Return a key by which files sort as their contents were stored."""
     return 0 if file.content is None else file.content.id, file.version.path
+
+
+def _inode(version: FileVersion) -> object:
+    """Return what all paths of one inode have in common.
+
+    The identity alone would not do: two devices may have the same inode number, and device numbers are used again.
+    """
+    v = version
+    return v.link, v.kind, v.mode, v.uid, v.gid, v.mtime_ns, v.size, v.hash, v.rdev, v.target, v.xattrs
 
 
 def _metadata(version: FileVersion) -> Metadata:

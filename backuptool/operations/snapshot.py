@@ -194,7 +194,8 @@ class _Attempt:
         active = self._reporter.active
         gone: list[Any] = []
         seen = 0
-        walk = self._source.walk(self._exclusions, self._unlisted, *self._repository_identities())
+        database = self._database  # neither it nor its journal is saved
+        walk = self._source.walk(self._exclusions, self._unlisted, database.identities(), database.journal_names())
         for path, status in walk:
             seen += 1
             if active:
@@ -217,7 +218,7 @@ class _Attempt:
                     ctime_ns == status.st_ctime_ns
                     and mtime_ns == status.st_mtime_ns
                     and inode == signed_inode(status.st_ino)
-                    and (size == status.st_size or not regular)
+                    and size == (status.st_size if regular else 0)
                     and permissions == mode & 0o7777
                     and kind == kind_of(mode)
                 ):
@@ -236,16 +237,6 @@ class _Attempt:
             gone.append(row)
             row = next(rows, None)
         self._remove(gone)
-
-    def _repository_identities(self) -> tuple[frozenset[tuple[int, int]], frozenset[tuple[int, int, bytes]]]:
-        """Return what the walk must pass over: the repository, and its journal, which may come and go."""
-        path = os.fsencode(os.path.realpath(self._database.path))
-        directory = os.stat(os.path.dirname(path))
-        name = os.path.basename(path)
-        names = frozenset(
-            (directory.st_dev, directory.st_ino, name + suffix) for suffix in (b"-journal", b"-wal", b"-shm")
-        )
-        return self._database.identities(), names
 
     def _remove(self, rows: list[Any]) -> None:
         """End the versions of entries that are gone."""

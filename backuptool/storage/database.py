@@ -244,6 +244,15 @@ class Database:
         except sqlite3.Error:
             pass  # an empty journal is harmless
 
+    def journal_names(self) -> frozenset[tuple[int, int, bytes]]:
+        """Return (device and inode of the directory, name) of the journals, which may come and go."""
+        path = os.fsencode(os.path.realpath(self.path))
+        directory = os.stat(os.path.dirname(path))
+        return frozenset(
+            (directory.st_dev, directory.st_ino, os.path.basename(path) + suffix)
+            for suffix in (b"-journal", b"-wal", b"-shm")
+        )
+
     def close(self) -> None:
         """Close the connection; an open transaction is rolled back."""
         self._connection.close()

@@ -1,0 +1,279 @@
+"""Trees, repositories, clocks and other users for the tests. Everything here is real: files, processes, SQLite."""
+
+from __future__ import annotations
+
+import concurrent.futures.thread  # noqa: F401  (imported early: as another user Python's own files may be unreachable)
+import itertools
+import os
+import pickle
+import shutil
+import socket
+import sqlite3
+import stat
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, TypeVar, Union
+
+import pathspec  # noqa: F401
+import pyfastcdc  # noqa: F401
+import pytest
+
+from backuptool import Repository, SnapshotResult
+from backuptool.operations.snapshot import SnapshotOptions, snapshot
+from backuptool.progress import ProgressCallback, ProgressEvent, Reporter
+from backuptool.storage.compression import compress
+from backuptool.storage.pool import ConnectionPool
+
+T = TypeVar("T")
+
+NOBODY = 65534
+
+SECOND_NS = 1_000_000_000
+
+#: Long before any test runs, and each file written gets another one.
+OLD_NS = 1_600_000_000 * SECOND_NS
+_stamps = itertools.count(1)
+
+compress(b"imports the zstd module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+    """Leave the tests that take minutes out, unless markers were asked for."""
+    if not config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def write(path: Union[str, Path], data: bytes, *, mode: int = 0o644) -> Path:
+    """Write a file, with the directories above it, and give it an old modification time that no other file has."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    path.chmod(mode)
+    age(path)
+    return path
+
+
+def age(path: Union[str, Path]) -> None:
+    """Give an entry an old modification time that no other has."""
+    stamp = OLD_NS + next(_stamps) * SECOND_NS
+    os.utime(str(path), ns=(stamp, stamp), follow_symlinks=False)
+
+
+def write_tree(root: Path, files: Mapping[str, Optional[bytes]]) -> Path:
+    """Write files by relative path; None makes a directory. The directories get old times as well."""
+    root.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        if data is None:
+            (root / name).mkdir(parents=True, exist_ok=True)
+        else:
+            write(root / name, data)
+    for directory, _, _ in os.walk(str(root)):
+        age(directory)
+    return root
+
+
+class Entry(NamedTuple):
+    """What the tests compare of one entry of a tree."""
+
+    kind: int
+    mode: int
+    owner: int
+    group: int
+    mtime_ns: int
+    data: bytes
+    device: int
+    xattrs: Dict[str, bytes]
+    links: int
+
+
+def entries(root: Union[str, Path]) -> Dict[bytes, Entry]:
+    """Read a tree, as independently of the package as can be: relative path to everything that is to be kept."""
+    top = os.fsencode(str(root))
+    found = {}
+    for directory, names, files in os.walk(top):
+        for name in [b"."] * (directory == top) + names + files:
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            kind = stat.S_IFMT(status.st_mode)
+            data = b""
+            if kind == stat.S_IFREG:
+                with open(path, "rb") as file:
+                    data = file.read()
+            elif kind == stat.S_IFLNK:
+                data = os.readlink(path)
+            names_of_attributes = os.listxattr(path, follow_symlinks=False)
+            found[os.path.relpath(path, top)] = Entry(
+                kind,
+                stat.S_IMODE(status.st_mode),
+                status.st_uid,
+                status.st_gid,
+                status.st_mtime_ns,
+                data,
+                status.st_rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0,
+                {attr: os.getxattr(path, attr, follow_symlinks=False) for attr in names_of_attributes},
+                0 if kind == stat.S_IFDIR else status.st_nlink,
+            )
+    return found
+
+
+def restored(repo: Repository, number: int, destination: Path) -> Dict[bytes, Entry]:
+    """Restore a snapshot into a new directory, without a problem, and return what is there."""
+    result = repo.restore(number, destination)
+    assert result.problems == ()
+    return entries(destination)
+
+
+def sql(path: Union[str, Path], statement: str, *parameters: object) -> list[Any]:
+    """Run a statement on a repository as any user with SQLite might, and commit."""
+    connection = sqlite3.connect(str(path))
+    try:
+        rows = connection.execute(statement, parameters).fetchall()
+        connection.commit()
+        return rows
+    finally:
+        connection.close()
+
+
+class EveryEvent(Reporter):
+    """Passes every event on, where Reporter thins them out: the same calls in each run, however fast the machine."""
+
+    def __init__(self, callback: ProgressCallback) -> None:
+        super().__init__(callback)
+        self._every = callback
+
+    def report(
+        self,
+        phase: str,
+        *,
+        done_files: int = 0,
+        total_files: Optional[int] = None,
+        done_bytes: int = 0,
+        total_bytes: Optional[int] = None,
+        path: bytes = b"",
+    ) -> None:
+        self._every(
+            ProgressEvent(
+                phase=phase,
+                done_files=done_files,
+                total_files=total_files,
+                done_bytes=done_bytes,
+                total_bytes=total_bytes,
+                path=path.decode("utf-8", "surrogateescape"),
+            )
+        )
+
+
+def snapshot_watched(
+    repository: Union[str, Path],
+    source: Path,
+    callback: ProgressCallback,
+    clock: Callable[[], int] = lambda: time.time_ns(),
+    **options: Any,
+) -> SnapshotResult:
+    """Take a snapshot and call back at every single event."""
+    pool = ConnectionPool(str(repository), 10.0)
+    try:
+        options.setdefault("host", socket.gethostname())
+        wanted = SnapshotOptions(source=os.fsencode(str(source)), **options)
+        return snapshot(pool, wanted, EveryEvent(callback), clock)
+    finally:
+        pool.close()
+
+
+def as_nobody(function: Callable[[], T]) -> T:
+    """Return what a function returns, or raise what it raises, in a process of a user without rights.
+
+    The process is forked and not started anew: the interpreter may lie where that user cannot reach it.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover (measured in the parent only)
+        try:
+            os.close(reading)
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            try:
+                answer: tuple[bool, object] = (True, function())
+            except BaseException as exc:
+                answer = (False, exc)
+            with os.fdopen(writing, "wb") as pipe:
+                pipe.write(pickle.dumps(answer))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        data = pipe.read()
+    os.waitpid(child, 0)
+    returned, value = pickle.loads(data)
+    if not returned:
+        raise value
+    result: T = value
+    return result
+
+
+class Clock:
+    """The time of the operations: that of the machine, and as much later or earlier as a test wants.
+
+    Change times cannot be set, and the stamp of a file as young as the walk is not trusted. A clock that is ahead makes
+    every file old.
+    """
+
+    def __init__(self, ahead_seconds: float) -> None:
+        self._now = time.time_ns
+        self._ahead_ns = int(ahead_seconds * SECOND_NS)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, or turn it back."""
+        self._ahead_ns += int(seconds * SECOND_NS)
+
+    def __call__(self) -> int:
+        return self._now() + self._ahead_ns
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Let the machine's clock be an hour ahead of its file systems."""
+    ahead = Clock(3600)
+    monkeypatch.setattr(time, "time_ns", ahead)
+    return ahead
+
+
+@pytest.fixture
+def repo(tmp_path: Path, clock: Clock) -> Iterator[Repository]:
+    """A repository that does not exist yet."""
+    with Repository(tmp_path / "backups.db", lock_timeout=10) as repository:
+        yield repository
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A small directory: five files of 6,001 bytes in all, two of them equal, one empty; three directories."""
+    return write_tree(
+        tmp_path / "tree",
+        {
+            "a.txt": b"a" * 1000,
+            "b.txt": b"b" * 2000,
+            "empty": b"",
+            "docs/copy of b.txt": b"b" * 2000,
+            "docs/deep/c.bin": bytes(range(256)) * 3 + b"c" * 233,
+        },
+    )
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A directory that every user may use; pytest's own are closed to others."""
+    path = Path(tempfile.mkdtemp(prefix="backuptool-test-"))
+    path.chmod(0o777)
+    try:
+        yield path
+    finally:
+        for directory, names, _ in os.walk(str(path)):
+            for name in names:
+                if not os.path.islink(os.path.join(directory, name)):
+                    os.chmod(os.path.join(directory, name), 0o700)
+        shutil.rmtree(str(path))
