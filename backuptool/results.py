@@ -57,7 +57,7 @@ def _escape(character: str) -> str:
         return f"\\x{code - 0xDC00:02x}"
     if character.isprintable():
         return character
-    if code < 0x100:
+    if code < 0x80:  # above it would look like a byte
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 

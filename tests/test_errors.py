@@ -91,9 +91,10 @@ def test_every_error_has_the_attributes_that_are_drawn() -> None:
 
 def test_every_error_documents_its_own_attributes() -> None:
     for error, attributes in EACH:
-        text = "".join(kind.__doc__ or "" for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+        own = [kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__]
+        text = "\n".join(inspect.getdoc(kind) or "" for kind in own)
         for name in attributes:
-            assert f"        {name}: " in text
+            assert f"\n    {name}: " in text
 
 
 @each_error

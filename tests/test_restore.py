@@ -435,6 +435,21 @@ def test_a_directory_in_the_way_goes_if_what_is_extra_is_deleted(repo: Repositor
     assert differences(tree, out) == []
 
 
+def test_a_directory_in_the_way_of_a_link_is_a_problem(repo: Repository, linked: Path, out: Path) -> None:
+    repo.snapshot(linked)
+    write(out / "b" / "precious", b"mine")
+    result = repo.restore(1, out)
+    assert kinds(result) == [("in-the-way", "b")]
+    assert (out / "a").samefile(out / "sub" / "c")
+    assert leftovers(out) == []
+
+
+def test_a_destination_without_a_name_is_an_error(repo: Repository, tree: Path) -> None:
+    repo.snapshot(tree)
+    with pytest.raises(RestoreError, match="name a directory"):
+        repo.restore(1, "")
+
+
 def test_a_destination_that_is_a_file_is_an_error(repo: Repository, tree: Path, out: Path) -> None:
     repo.snapshot(tree)
     write(out, b"mine")
@@ -910,6 +925,17 @@ def test_what_a_killed_process_left_behind_is_cleared_by_the_next(everything: Ev
     assert differences(source, out) == []
 
 
+def test_more_files_than_are_gathered_at_once_come_back(
+    everything: Everything, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restore gathers tens of thousands of files and writes half of them."""
+    source, repo, saved = everything
+    monkeypatch.setattr("backuptool.operations.restore._WINDOW", 10)
+    result = repo.restore(1, out)
+    assert (result.problems, result.restored_files) == ((), saved.snapshot.files)
+    assert differences(source, out) == []
+
+
 def test_short_writes_are_continued(
     repo: Repository, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1237,6 +1263,17 @@ def test_a_full_file_system_ends_the_restore_and_a_second_run_finishes_it(
         assert differences(source, out) == []
 
 
+@needs_root
+def test_a_read_only_file_system_is_one_error(repo: Repository, tree: Path, out: Path) -> None:
+    repo.snapshot(tree)
+    out.mkdir()
+    with mounted(out):
+        subprocess.run([program("mount"), "-o", "remount,ro", str(out)], check=True)
+        with pytest.raises(RestoreError, match="it cannot be written to; name another directory"):
+            repo.restore(1, out)
+        assert repo.restore(1, out, dry_run=True).restored_files == 5
+
+
 # Ordinary users.
 
 
@@ -1374,6 +1411,22 @@ def test_a_directory_in_the_destination_that_is_not_ones_own_is_a_problem_for_it
     (out / "sub").chmod(0o555)
     result = restore_as_nobody(public_path)
     assert ("not-written", "sub/file") in kinds(result)
+    assert (out / "good").read_bytes() == b"good"
+
+
+def test_what_a_user_cannot_list_is_a_problem_where_extra_files_are_deleted(public_path: Path) -> None:
+    out = public_path / "out"
+
+    def save() -> None:
+        write_tree(public_path / "source", {"good": b"good"})
+        with Repository(public_path / "backups.db") as repo:
+            repo.snapshot(public_path / "source")
+        write(out / "closed" / "file", b"extra")
+        (out / "closed").chmod(0)
+
+    as_nobody(save)
+    result = restore_as_nobody(public_path, delete_extra=True)
+    assert kinds(result) == [("not-removed", "closed"), ("unreadable", "closed")]
     assert (out / "good").read_bytes() == b"good"
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import datetime
 import html.parser
+import inspect
 import json
 import os
 import pickle
@@ -400,7 +401,7 @@ def test_every_result_class_documents_each_of_its_fields() -> None:
     for result in RESULTS:
         kind = type(result)
         for field in attrs.fields(kind):  # type: ignore[arg-type]
-            assert f"        {field.name}: " in (kind.__doc__ or ""), f"{kind.__name__}.{field.name}"
+            assert f"\n    {field.name}: " in (inspect.getdoc(kind) or ""), f"{kind.__name__}.{field.name}"
 
 
 def test_a_result_without_a_headline_is_a_mistake_that_shows() -> None:

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, List, Optional, Set
+from typing import Callable, Dict, List, Optional, Set
 
 import attrs
 import pytest
@@ -173,7 +173,7 @@ def test_every_file_removed_is_counted(repo: Repository, tree: Path) -> None:
 def test_entry_that_becomes_another_kind_is_saved_as_that(
     repo: Repository, tmp_path: Path, before: str, after: str
 ) -> None:
-    make = {
+    make: Dict[str, Callable[[Path], object]] = {
         "file": lambda path: write(path, b"data"),
         "directory": lambda path: write(path / "in it", b"deep"),
         "symlink": lambda path: path.symlink_to("somewhere"),
@@ -646,6 +646,11 @@ def test_excluded_file_is_gone_from_the_next_snapshot(repo: Repository, tree: Pa
 
 def mount_tmpfs(script: str, directory: Path) -> subprocess.CompletedProcess[str]:
     """Run Python in a mount namespace of its own, with a file system of its own at a directory."""
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode
+    ):
+        pytest.skip("needs the right to mount")
     program = "import subprocess, sys\nsubprocess.run(['mount', '-t', 'tmpfs', 'none', sys.argv[1]], check=True)\n"
     return subprocess.run(
         ["unshare", "--mount", sys.executable, "-c", program + script, str(directory)],
@@ -655,13 +660,6 @@ def mount_tmpfs(script: str, directory: Path) -> subprocess.CompletedProcess[str
     )
 
 
-needs_mounts = pytest.mark.skipif(
-    not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode,
-    reason="needs the right to mount",
-)
-
-
-@needs_mounts
 def test_other_file_system_is_saved_as_an_empty_directory(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "tree", {"a": b"a", "mount": None})
     script = f"""
@@ -676,7 +674,6 @@ with Repository({str(tmp_path / "r.db")!r}) as repo:
     assert (done.stdout, done.stderr) == ("1 2 0\n2 2 0\n", "")
 
 
-@needs_mounts
 def test_links_on_two_file_systems_are_not_mistaken_for_each_other(tmp_path: Path) -> None:
     # Inode numbers are the same on both; only the device tells them apart, also where one of them did not change.
     root = write_tree(tmp_path / "tree", {"one": None, "two": None})
@@ -998,7 +995,11 @@ def test_link_replaced_before_it_is_read_does_not_pass_its_bytes_on(repo: Reposi
 def test_special_file_that_vanishes_is_passed_over(repo: Repository, tmp_path: Path, kind: str) -> None:
     root = write_tree(tmp_path / "tree", {"a": b"a"})
     path = root / "z"
-    make = {"symlink": lambda: path.symlink_to("x"), "fifo": lambda: os.mkfifo(str(path)), "directory": path.mkdir}
+    make: Dict[str, Callable[[], object]] = {
+        "symlink": lambda: path.symlink_to("x"),
+        "fifo": lambda: os.mkfifo(str(path)),
+        "directory": path.mkdir,
+    }
     make[kind]()
 
     def remove() -> None:

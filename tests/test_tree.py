@@ -251,6 +251,22 @@ def test_what_cannot_be_listed_is_reported_and_the_walk_goes_on(public_path: Pat
     ]
 
 
+def test_what_cannot_be_looked_at_deep_down_is_reported_with_its_own_reason(public_path: Path) -> None:
+    deep = public_path.joinpath("root", *["d"] * 120)
+    write(deep / "file", b"")
+    (deep / "sub").mkdir()
+    deep.chmod(0o400)
+    if os.geteuid() == 0:
+        os.chown(deep, NOBODY, NOBODY)
+
+    def run() -> Tuple[int, Errors]:
+        errors: Errors = []
+        return len(walk(public_path / "root", errors=errors)), errors
+
+    prefix = b"d/" * 120
+    assert as_nobody(run) == (121, [(prefix + b"file", errno.EACCES), (prefix + b"sub", errno.EACCES)])
+
+
 def test_what_is_left_out_is_passed_over_without_a_word(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "root", {"a": b"", "b": b"", "sub/b": b"", "sub/c": b"", "other/c": b""})
     os.link(root / "a", root / "sub" / "link to a")
@@ -438,6 +454,31 @@ def test_a_small_file_is_read_in_one_go(source: Source, tmp_path: Path) -> None:
     assert source.read_small(b"missing", status) is None
     make_sparse_file(tmp_path / "source" / "sparse", 1 << 20, [])
     assert source.read_small(b"sparse", status_of(source, b"sparse")) is None
+
+
+def test_a_small_file_that_changes_while_it_is_read_is_not_taken(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = status_of(source, b"file")
+    system_read = os.read
+
+    def changing(descriptor: int, size: int) -> bytes:
+        data = system_read(descriptor, size)
+        (tmp_path / "source" / "file").write_bytes(b"atad")
+        return data
+
+    monkeypatch.setattr(os, "read", changing)
+    assert source.read_small(b"file", status) is None
+
+
+def test_a_small_file_whose_attributes_cannot_be_read_is_not_taken(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> List[str]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "listxattr", refuse)
+    assert source.read_small(b"file", status_of(source, b"file")) is None
 
 
 @pytest.mark.parametrize(
@@ -787,8 +828,26 @@ def test_what_the_catalog_lacks_of_a_path_is_made(tmp_path: Path) -> None:
     with Destination(os.fsencode(tmp_path / "root"), failures) as destination:
         destination.write_file(b"a/b/c/file", [(0, b"data")], 4, False, METADATA)
         destination.write_file(b"a/b/other", [(0, b"data")], 4, False, METADATA)
+        destination.write_file(b"a/b/d/other", [(0, b"data")], 4, False, METADATA)
     assert (tmp_path / "root" / "a" / "b" / "c" / "file").read_bytes() == b"data"
-    assert failures == [("metadata", path, errno.ENOENT) for path in (b"a", b"a/b", b"a/b/c")]
+    assert failures == [("metadata", path, errno.ENOENT) for path in (b"a", b"a/b", b"a/b/c", b"a/b/d")]
+
+
+def test_a_directory_opened_up_and_removed_meanwhile_is_no_error(public_path: Path) -> None:
+    def run() -> Tuple[Failures, List[str]]:
+        failures = Failures()
+        (public_path / "root" / "closed").mkdir(parents=True)
+        (public_path / "root" / "closed").chmod(0o500)
+        with Destination(os.fsencode(public_path / "root"), failures) as destination:
+            assert not destination.make_directory(b"closed")
+            destination.write_file(b"closed/file", [(0, b"data")], 4, False, METADATA)
+            destination.remove(b"closed/file")
+            (public_path / "root" / "closed").rmdir()
+        return failures, os.listdir(public_path / "root")
+
+    failures, left = as_nobody(run)
+    assert left == []
+    assert {what for what, _, _ in failures} <= {"owner"}
 
 
 def test_only_files_can_be_hashed(tmp_path: Path) -> None:
@@ -825,6 +884,12 @@ def test_times_and_modes_that_cannot_be_set_are_reported(tmp_path: Path, monkeyp
 
     failures = Failures()
     with Destination(os.fsencode(tmp_path / "root"), failures) as destination:
+        write(tmp_path / "root" / "there", b"")
+        os.setxattr(tmp_path / "root" / "there", "user.extra", b"1")
+        monkeypatch.setattr(os, "removexattr", refuse)
+        destination.set_metadata(b"there", b"f", METADATA)
+        assert failures == [("xattr", b"there", errno.EPERM)]
+        failures.clear()
         for name in ("utime", "fchmod", "chmod", "fchown", "chown", "listxattr"):
             monkeypatch.setattr(os, name, refuse)
         xattrs = encode_xattrs({b"user.x": b"1"})
@@ -838,7 +903,7 @@ def test_times_and_modes_that_cannot_be_set_are_reported(tmp_path: Path, monkeyp
         *((what, b"fifo") for what in ("owner", "mode", "xattr", "times")),
         *((what, b"symlink") for what in ("owner", "times")),
     ]
-    assert sorted(os.listdir(tmp_path / "root")) == ["fifo", "file", "symlink"]
+    assert sorted(os.listdir(tmp_path / "root")) == ["fifo", "file", "symlink", "there"]
 
 
 def test_nothing_is_left_of_what_could_not_be_made(tmp_path: Path) -> None:

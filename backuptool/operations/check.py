@@ -76,10 +76,13 @@ class _Source:
     size: list[int]
     files: list[int]
     directories: list[int]
+    initial: set[int] = attrs.Factory(set)  # snapshots that versions marked as the source's first ones begin with
+    added_from: int = _NONE  # the lowest that others begin with
 
     @classmethod
     def of(cls, ids: list[int]) -> _Source:
-        return cls(ids, *([0] * (len(ids) + 1) for _ in range(4)))
+        digest, size, files, directories = ([0] * (len(ids) + 1) for _ in range(4))
+        return cls(ids, digest, size, files, directories)
 
     def span(self, first: int, last: Optional[int]) -> tuple[int, int]:
         """Return the positions of the first snapshot that has a version and of the one behind its last."""
@@ -188,17 +191,20 @@ class _Check:
             "f.target, f.xattrs, f.link, f.source, f.first, f.last, f.content, c.size, f.added FROM files AS f "
             "LEFT JOIN contents AS c ON c.id = f.content"
         )
-        # A version that was there from a source's first snapshot on is marked; pruning relies on it.
         for row in self.database.stream(sql):
             self.files += 1
             if self.files % 1024 == 0:
                 self.reporter.report("catalog", done_files=self.files)
-            source_id, first, last, content, content_size, _ = row[15:]
+            source_id, first, last, content, content_size, added = row[15:]
             try:
                 source = sources[source_id]
                 begin, end = source.span(first, last)
                 if begin >= end:
                     raise ValueError("no snapshot has it")
+                if added:
+                    source.added_from = min(source.added_from, first)
+                else:
+                    source.initial.add(first)
                 version = FileVersion(*row[:15])
                 digest = row_hash(version)
                 is_directory = version.kind == b"d"
@@ -222,6 +228,10 @@ class _Check:
             except (KeyError, TypeError, ValueError, struct.error, IndexError) as exc:
                 why = f"its source {exc} does not exist" if isinstance(exc, KeyError) else str(exc)
                 self.problem("catalog-corrupt", f"the row of a file is damaged: {why}", path=_text(row[0]))
+        for source in sources.values():
+            # Pruning finds what the newest snapshot added by this mark.
+            if len(source.initial) > 1 or max(source.initial, default=0) >= source.added_from:
+                self.problem("catalog-corrupt", "the marks of files that a source's first snapshot had are wrong")
 
     def _missing(self, row: Sequence[object], snapshots: Sequence[int]) -> None:
         self.problem("content-missing", "its content is not in the repository", path=_text(row[0]), snapshots=snapshots)

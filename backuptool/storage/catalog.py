@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from itertools import product
+from operator import itemgetter
 from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
 
 import attrs
@@ -259,6 +260,8 @@ def current_files(database: Database, source: Optional[int]) -> Iterator[Any]:
     )
     rows = database.query(sql.format(">="), (source, b"", _PAGE))
     while rows:
+        if {*map(type, map(itemgetter(0), rows))} != {bytes}:
+            raise CorruptionError(f"a path in the repository {database.path} is none; run check", database.path)
         yield from rows
         rows = database.query(sql.format(">"), (source, rows[-1][0], _PAGE)) if len(rows) == _PAGE else []
 
@@ -273,7 +276,11 @@ def load_versions(
     )
     for path in paths:
         for row in database.query(sql, (source, path)):
-            yield FileVersion(*row[:15]), row[15], row[16]
+            version = _file_version(row)
+            if version.kind == b"?":
+                shown = path.decode("utf-8", "surrogateescape")
+                raise CorruptionError(f"the row of {shown} in the repository is damaged; run check", database.path)
+            yield version, row[15], row[16]
 
 
 @attrs.frozen

@@ -87,9 +87,7 @@ def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Seq
             span,
         )[0]
         brought += size
-        parted = (
-            database.query(f"SELECT id FROM contents WHERE {fresh} AND layout IS NOT NULL", span) if large else []
-        )
+        parted = database.query(f"SELECT id FROM contents WHERE {fresh} AND layout IS NOT NULL", span) if large else []
         found = database.execute(
             "UPDATE contents SET refs = refs + 1, since = CASE since WHEN 0 THEN ? ELSE since END "
             "WHERE id BETWEEN ? AND ?",

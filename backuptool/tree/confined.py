@@ -61,7 +61,7 @@ class ConfinedRoot:
             descriptor = os.open(split(directory)[1], _TRAVERSE, dir_fd=descriptor)
             self._open[directory] = descriptor
             if len(self._open) > _KEPT:
-                self._evict(keep=descriptor)
+                os.close(self._open.popitem(last=False)[1])
         return descriptor
 
     def open(self, path: bytes, flags: int) -> int:
@@ -84,10 +84,3 @@ class ConfinedRoot:
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
-
-    def _evict(self, keep: int) -> None:
-        path, descriptor = self._open.popitem(last=False)
-        if descriptor == keep:
-            self._open[path] = descriptor
-            return
-        os.close(descriptor)

@@ -103,7 +103,7 @@ class Source:
                             break
                         continue
                     try:
-                        status = entry.stat(follow_symlinks=False) if isinstance(entry, os.DirEntry) else entry
+                        status = entry.stat(follow_symlinks=False) if isinstance(entry, os.DirEntry) else _known(entry)
                     except OSError as exc:
                         if exc.errno != errno.ENOENT:
                             on_error(prefix + name, exc)
@@ -166,7 +166,7 @@ class Source:
             entries.sort(key=_by_name)
             frame.entries = iter(entries)
             if depth >= _DEEP:
-                frame.entries = iter([(name, _lstat(name, entry)) for name, entry in entries])
+                frame.entries = iter([(name, _lstat(entry)) for name, entry in entries])
                 frame.close()
         except OSError as exc:
             frame.close()
@@ -386,9 +386,15 @@ def _by_name(item: tuple[bytes, object]) -> bytes:
     return item[0]
 
 
-def _lstat(name: bytes, entry: os.DirEntry[str]) -> object:
-    """Return the status of an entry while its directory is open; the entry itself if that fails, to fail later."""
+def _lstat(entry: os.DirEntry[str]) -> object:
+    """Return the status of an entry while its directory is open, or why there is none."""
     try:
         return entry.stat(follow_symlinks=False)
-    except OSError:
-        return entry
+    except OSError as exc:
+        return exc
+
+
+def _known(status: Any) -> Any:
+    if isinstance(status, OSError):
+        raise status
+    return status

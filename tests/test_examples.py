@@ -1,0 +1,217 @@
+"""Every example runs, is short, and uses public names only; the notebook runs from top to bottom."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import backuptool
+from backuptool import Repository
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+READER = ROOT / "examples" / "independent_reader.py"
+NOTEBOOK = ROOT / "examples" / "first_tour.ipynb"
+PATH = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+def run(example: Path, *arguments: object, cwd: Path, code: int = 0) -> str:
+    """Run an example in a process of its own, warnings being errors, and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(example), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": PATH, "PYTHONIOENCODING": "utf-8"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert done.stderr == "" or code
+    return done.stdout
+
+
+def example(name: str) -> Path:
+    return ROOT / "examples" / f"{name}.py"
+
+
+def imported_names(source: str) -> set[str]:
+    """Return what a program imports of backuptool, with the module where it is not the package itself."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("backuptool"):
+            prefix = "" if node.module == "backuptool" else f"{node.module}."
+            found.update(prefix + alias.name for alias in node.names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names if alias.name.startswith("backuptool."))
+    return found
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_short_and_imports_public_names_only(path: Path) -> None:
+    source = path.read_text(encoding="utf-8")
+    assert len(source.splitlines()) <= (60 if path == READER else 40)
+    assert imported_names(source) <= set(backuptool.__all__)
+    assert (ast.get_docstring(ast.parse(source)) or "").count(f"python {path.name}") == 1
+
+
+@pytest.mark.parametrize("path", [path for path in EXAMPLES if path != READER], ids=lambda path: path.stem)
+def test_an_example_runs_without_arguments_and_leaves_nothing_behind(path: Path, tmp_path: Path) -> None:
+    assert run(path, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    directory = tmp_path / "source"
+    (directory / "sub").mkdir(parents=True)
+    (directory / "sub" / "plan.txt").write_text("a plan\n", encoding="utf-8")
+    return directory
+
+
+def test_first_backup_saves_and_restores_what_it_is_given(source: Path, tmp_path: Path) -> None:
+    run(example("first_backup"), source, tmp_path / "backups.db", tmp_path / "out", cwd=tmp_path)
+    assert (tmp_path / "out" / "sub" / "plan.txt").read_text(encoding="utf-8") == "a plan\n"
+
+
+def test_restore_one_file_writes_each_snapshot_into_its_own_directory(source: Path, tmp_path: Path) -> None:
+    database = tmp_path / "backups.db"
+    with Repository(database) as repo:
+        repo.snapshot(source)
+        (source / "other.txt").write_text("other", encoding="utf-8")
+        repo.snapshot(source)
+    printed = run(example("restore_one_file"), database, "other.txt", tmp_path / "out", cwd=tmp_path)
+    assert printed.startswith("snapshot 2 of")
+    assert (tmp_path / "out" / "2" / "other.txt").read_text(encoding="utf-8") == "other"
+    assert not (tmp_path / "out" / "2" / "sub").exists()
+
+
+def test_nightly_run_tells_by_its_exit_code_that_a_directory_is_missing(source: Path, tmp_path: Path) -> None:
+    database = tmp_path / "backups.db"
+    run(example("nightly_run"), database, source, cwd=tmp_path)
+    run(example("nightly_run"), database, tmp_path / "missing", source, cwd=tmp_path, code=1)
+    with Repository(database) as repo:
+        assert [snapshot.tags for snapshot in repo.list()] == [("nightly",)] * 2
+
+
+def test_progress_callback_ends_a_snapshot_that_takes_too_long(source: Path, tmp_path: Path) -> None:
+    database = tmp_path / "backups.db"
+    run(example("progress_callback"), database, source, -1, cwd=tmp_path, code=1)
+    run(example("progress_callback"), database, source, 60, cwd=tmp_path)
+    with Repository(database) as repo:
+        assert len(repo.list()) == 1
+
+
+def test_check_and_report_ends_with_zero_for_a_sound_repository(source: Path, tmp_path: Path) -> None:
+    with Repository(tmp_path / "backups.db") as repo:
+        repo.snapshot(source)
+    printed = run(example("check_and_report"), tmp_path / "backups.db", cwd=tmp_path)
+    assert json.loads(printed) == {"ok": True, "read_bytes": 7, "damaged": {}}
+
+
+def test_independent_reader_restores_every_kind_of_content(source: Path, tmp_path: Path) -> None:
+    (source / "empty").touch()
+    (source / "large").write_bytes(b"".join(b"%d\n" % number for number in range(400_000)))
+    (source / os.fsdecode(b"name-\xff")).write_bytes(os.urandom(5000))
+    with open(source / "sparse", "wb") as file:
+        file.write(b"begin")
+        file.truncate(5 << 20)
+        file.seek(3 << 20)
+        file.write(b"middle")
+    with Repository(tmp_path / "backups.db") as repo:
+        assert repo.snapshot(source).problems == ()
+    for path in (path for path in source.rglob("*") if path.is_file()):
+        name = os.path.relpath(os.fsencode(path), os.fsencode(source))
+        run(READER, tmp_path / "backups.db", 1, os.fsdecode(name), tmp_path / "out", cwd=tmp_path)
+        assert (tmp_path / "out").read_bytes() == path.read_bytes(), path
+
+
+def test_independent_reader_gives_out_nothing_damaged(source: Path, tmp_path: Path) -> None:
+    with Repository(tmp_path / "backups.db") as repo:
+        repo.snapshot(source)
+    data = (tmp_path / "backups.db").read_bytes()
+    assert data.count(b"a plan\n") == 1
+    (tmp_path / "backups.db").write_bytes(data.replace(b"a plan\n", b"a plot\n"))
+    run(READER, tmp_path / "backups.db", 1, "sub/plan.txt", tmp_path / "out", cwd=tmp_path, code=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_independent_reader_needs_no_backuptool() -> None:
+    assert "import backuptool" not in READER.read_text(encoding="utf-8")
+    assert imported_names(READER.read_text(encoding="utf-8")) == set()
+
+
+# The notebook.
+
+
+def notebook() -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    return loaded
+
+
+def code_cells() -> list[str]:
+    return ["".join(cell["source"]) for cell in notebook()["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_notebook_is_clean_and_uses_public_names_only() -> None:
+    for cell in notebook()["cells"]:
+        assert cell.get("outputs", []) == []
+        assert cell.get("execution_count") is None
+    assert imported_names("\n".join(code_cells())) <= set(backuptool.__all__)
+
+
+def test_the_notebook_runs_from_top_to_bottom_in_a_plain_namespace() -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        for cell in code_cells():
+            exec(compile(cell, "cell", "exec"), names)
+    assert names["report"].ok
+    assert names["second"].new_bytes < names["second"].read_bytes / 2
+    assert names["restored"].restored_files == 1
+    assert [len(names[name]._repr_html_()) > 100 for name in ("first", "second", "report")] == [True] * 3
+    assert not Path(names["place"].name).exists()
+
+
+_EXECUTE = """
+import sys
+import nbformat
+from nbclient import NotebookClient
+
+book = nbformat.read(sys.argv[1], as_version=4)
+nbformat.validate(book)
+NotebookClient(book, timeout=120, kernel_name="python3").execute()
+nbformat.write(book, sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("nbclient", "nbformat", "ipykernel")),
+    reason="needs nbclient and ipykernel: pip install '.[notebook]'",
+)
+def test_the_notebook_runs_through_a_kernel_and_shows_tables(tmp_path: Path) -> None:
+    executed = tmp_path / "executed.ipynb"
+    directories = {f"JUPYTER_{name}": str(tmp_path / name) for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")}
+    done = subprocess.run(
+        [sys.executable, "-c", _EXECUTE, str(NOTEBOOK), str(executed)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": PATH, "HOME": str(tmp_path), **directories},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    shown = executed.read_text(encoding="utf-8")
+    assert shown.count("text/html") >= 4
+    assert '"output_type": "error"' not in shown
