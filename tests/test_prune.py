@@ -12,7 +12,7 @@ import pyfastcdc
 import pytest
 from conftest import Clock, Entry, entries, restored, snapshot_watched, sql, write, write_tree
 
-from backuptool import ProgressEvent, PruneResult, Repository, SnapshotNotFoundError
+from backuptool import CorruptionError, ProgressEvent, PruneResult, Repository, SnapshotNotFoundError
 
 MIB = 1 << 20
 
@@ -693,6 +693,41 @@ def test_pack_with_a_damaged_row_is_named_and_left_as_it_is(repo: Repository, tm
     assert [problem.kind for problem in result.problems] == ["content-corrupt"]
     assert [snapshot.id for snapshot in repo.list()] == [2]
     assert sql(repo.path, "SELECT live FROM packs") == [(200_000,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE contents SET offset = 'x' WHERE offset = 10000",
+        "UPDATE contents SET hash = 5 WHERE offset = 10000",
+        "UPDATE contents SET pack = NULL WHERE offset = 10000",
+        "UPDATE packs SET live = 'x'",
+        "UPDATE packs SET live = 400000",
+    ],
+)
+def test_pack_whose_contents_are_not_all_found_is_left_as_it_is(
+    repo: Repository, tmp_path: Path, statement: str
+) -> None:
+    half_empty(repo, tmp_path)
+    sql(repo.path, statement)
+    result = repo.prune(1)
+    assert [problem.kind for problem in result.problems] == ["content-corrupt"]
+    assert result.repacked_packs == 0
+    assert sql(repo.path, "SELECT count(*) FROM packs WHERE size = 600000") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE packs SET written_ns = 'x'",
+        "INSERT INTO settings VALUES ('swept_content', 'x')",
+    ],
+)
+def test_damaged_number_is_an_error_for_prune(repo: Repository, tmp_path: Path, statement: str) -> None:
+    half_empty(repo, tmp_path)
+    sql(repo.path, statement)
+    with pytest.raises(CorruptionError, match="run check"):
+        repo.prune(1)
 
 
 def test_damage_in_what_is_removed_does_not_matter(repo: Repository, tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ class _Prune:
     removed_contents: int = 0
     removed_bytes: int = 0
     repacked_packs: int = 0
+    next_pack: int = 0  # number of the next pack that is written
     problems: list[Problem] = attrs.Factory(list)
 
     def remove_all(self, rows: Sequence[catalog.SnapshotRow]) -> None:
@@ -110,7 +111,10 @@ class _Prune:
             # Another process may have removed it since it was looked up.
             self._remove(catalog.find_snapshot(database, row.id))
         self._sweep_leftovers()
-        database.execute("DELETE FROM packs WHERE live * 2 < size AND live = 0")
+        database.execute(
+            "DELETE FROM packs WHERE live * 2 < size AND live = 0 "
+            "AND NOT EXISTS (SELECT 1 FROM contents WHERE pack = packs.id)"
+        )
 
     def _remove(self, row: catalog.SnapshotRow) -> None:
         """Remove one snapshot: the versions that it alone has, and the contents that only those had."""
@@ -295,8 +299,10 @@ class _Prune:
         members: list[tuple[int, int]] = []
         pieces: list[bytes] = []
         written_ns = filled = 0
-        for pack, _ in batch:
-            found = self._live_contents(pack)
+        # A number is not used again: whoever restores beside this has packs in memory by their numbers.
+        self.next_pack = (database.value("SELECT max(id) FROM packs") or 0) + 1
+        for pack, live in batch:
+            found = self._live_contents(pack, live)
             if found is None:
                 continue
             written = database.value("SELECT written_ns FROM packs WHERE id = ?", (pack,))
@@ -308,15 +314,14 @@ class _Prune:
                 if filled >= PACK_SIZE:
                     self._write_pack(members, pieces, written_ns)
                     members, pieces, filled = [], [], 0
-            if found:
-                self.repacked_packs += 1
+            self.repacked_packs += 1
             # Its last contents may still be waiting in ``pieces``, in memory; the transaction ends after they are
             # written.
             database.execute("DELETE FROM packs WHERE id = ?", (pack,))
         if members:
             self._write_pack(members, pieces, written_ns)
 
-    def _live_contents(self, pack: int) -> Optional[list[tuple[int, bytes]]]:
+    def _live_contents(self, pack: int, live: int) -> Optional[list[tuple[int, bytes]]]:
         """Return (id, bytes) of what is left in a pack, each compared with its hash; None if it is damaged."""
         database = self.database
         try:
@@ -327,23 +332,25 @@ class _Prune:
         for content, digest, size, offset in database.query(
             "SELECT id, hash, size, offset FROM contents WHERE pack = ? ORDER BY offset", (pack,)
         ):
-            data = unpacked.data[offset : offset + size]
-            if hashlib.sha256(data).digest() != digest:
-                self.problems.append(
-                    Problem(
-                        kind="content-corrupt",
-                        path="",
-                        message=f"pack {pack} is damaged and stays as it is; check names the files that are hit",
-                        content=digest.hex(),
-                    )
-                )
+            typed = isinstance(size, int) and isinstance(offset, int) and isinstance(digest, bytes)
+            data = unpacked.data[offset : offset + size] if typed else b""
+            if not typed or hashlib.sha256(data).digest() != digest:
+                self._damaged_pack(pack, digest.hex() if isinstance(digest, bytes) else None)
                 return None
             found.append((content, data))
+        if sum(len(data) for _, data in found) != live:  # some are not found, and would go with the pack
+            self._damaged_pack(pack, None)
+            return None
         return found
+
+    def _damaged_pack(self, pack: int, content: Optional[str]) -> None:
+        message = f"pack {pack} is damaged and stays as it is; check names the files that are hit"
+        self.problems.append(Problem(kind="content-corrupt", path="", message=message, content=content))
 
     def _write_pack(self, members: Sequence[tuple[int, int]], pieces: Sequence[bytes], written_ns: int) -> None:
         database = self.database
-        pack = (database.value("SELECT max(id) FROM packs") or 0) + 1
+        pack = self.next_pack
+        self.next_pack += 1
         plain = b"".join(pieces)
         codec, data = compress(plain)
         database.execute(

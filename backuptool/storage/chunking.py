@@ -30,7 +30,8 @@ class Chunking:
 
     Of a 512 MiB image with 1 % of its 4 KiB blocks rewritten and 777 bytes inserted, average chunks of
     16 / 32 / 64 / 128 / 1,024 KiB store 7.9 / 13.3 / 22.7 / 38 / 96 % again; a chunk costs about 100 bytes of catalog.
-    Larger files get larger chunks, so that the list of one file's parts stays below 2 million entries.
+    Larger files get larger chunks, so that the list of one file's parts stays below 4 million entries a TiB. No chunk
+    is larger than ``LARGE_FILE``: what is longer is a list of chunks, and a chunk must not be found to be a list.
 
     Attributes:
         average: Mean size of a chunk in bytes, a power of two; a quarter of it is the least, four times it the most.
@@ -43,7 +44,7 @@ class Chunking:
     average: int = 32 << 10
     large_average: int = 128 << 10
     large_size: int = 16 << 30
-    huge_average: int = 1 << 20
+    huge_average: int = 256 << 10
     huge_size: int = 256 << 30
 
     def settings(self) -> list[tuple[str, object]]:

@@ -34,6 +34,7 @@ class ConnectionPool:
         self._idle: list[Database] = []
         self._guard = threading.Lock()
         self._process = os.getpid()
+        self._closings = 0
 
     @contextmanager
     def reading(self) -> Iterator[Database]:
@@ -67,6 +68,7 @@ class ConnectionPool:
         """Close every idle connection; one that is lent is closed when it comes back."""
         self._forget_parent()
         with self._guard:
+            self._closings += 1
             idle, self._idle = self._idle, []
         for database in idle:
             database.close()
@@ -82,13 +84,17 @@ class ConnectionPool:
 
     @contextmanager
     def _lend(self, database: Database) -> Iterator[None]:
+        closings = self._closings
         try:
             yield
         except BaseException:
             database.close()  # whatever state it is in, the next operation begins with a fresh one
             raise
         with self._guard:
-            self._idle.append(database)
+            if closings == self._closings:
+                self._idle.append(database)
+                return
+        database.close()
 
     def _forget_parent(self) -> None:
         if self._process != os.getpid():
