@@ -207,7 +207,7 @@ class Repository:
 
         Cost: reads, decompresses and hashes everything once; with ``quick``, one sweep over the catalog.
         """
-        with Reporter(progress) as reporter, self._pool.reading() as database:
+        with Reporter(progress) as reporter, self._pool.reading(fresh=True) as database:
             return check(database, quick=quick, reporter=reporter)
 
     def close(self) -> None:

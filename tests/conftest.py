@@ -265,6 +265,20 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def memory_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory in memory where there is one with room: for tests that commit thousands of times."""
+    memory = Path("/dev/shm")
+    if not os.access(str(memory), os.W_OK) or shutil.disk_usage(str(memory)).free < 1 << 30:
+        yield tmp_path_factory.mktemp("memory")
+        return
+    path = Path(tempfile.mkdtemp(prefix="backuptool-test-", dir=str(memory)))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(str(path))
+
+
+@pytest.fixture
 def public_path() -> Iterator[Path]:
     """A directory that every user may use; pytest's own are closed to others."""
     path = Path(tempfile.mkdtemp(prefix="backuptool-test-"))

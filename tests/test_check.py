@@ -32,6 +32,12 @@ def noise(size: int, seed: int = 0) -> bytes:
     return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big")
 
 
+@pytest.fixture
+def tmp_path(memory_path: Path) -> Path:
+    """Thousands of files are to be written here."""
+    return memory_path
+
+
 def damage(path: Union[str, Path], *statements: str) -> None:
     """Change rows as no version of the program would: nothing is enforced."""
     with closing(sqlite3.connect(str(path))) as connection:
@@ -546,6 +552,24 @@ def test_missing_pack_is_found(packed: Repository, tmp_path: Path) -> None:
 def test_pack_that_claims_to_be_enormous_is_found_without_the_memory(packed: Repository) -> None:
     damage(packed.path, "UPDATE packs SET size = 1 << 62 WHERE id = 2")
     assert named(check(packed), 2) == {f"text {number}.txt" for number in range(5)}
+
+
+def test_damaged_page_among_many_packs_ends_the_check(packed: Repository) -> None:
+    with closing(sqlite3.connect(packed.path)) as connection:
+        connection.executemany("INSERT INTO packs VALUES (?, 1, 0, 0, 'raw', x'00')", ((n,) for n in range(100, 5000)))
+        connection.commit()
+        [(root,)] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'packs'").fetchall()
+        [(size,)] = connection.execute("PRAGMA page_size").fetchall()
+    assert check(packed).ok
+    data = bytearray(Path(packed.path).read_bytes())
+    header = (root - 1) * size
+    assert data[header] == 5  # an inner page of a table
+    rightmost = int.from_bytes(data[header + 8 : header + 12], "big")
+    data[(rightmost - 1) * size : (rightmost - 1) * size + 8] = b"\xff" * 8
+    Path(packed.path).write_bytes(data)  # also what the connection has in its cache is read again
+    result = check(packed)
+    assert {problem.kind for problem in result.problems} == {"database-corrupt"}
+    assert result.read_bytes > 0
 
 
 def test_unreadable_pack_without_contents_is_a_problem(packed: Repository) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import random
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -22,6 +23,12 @@ DAY = 24 * 3600
 def noise(size: int, seed: int = 0) -> bytes:
     """Bytes that no compression makes smaller, the same in every run."""
     return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big")
+
+
+@pytest.fixture
+def tmp_path(memory_path: Path) -> Path:
+    """Thousands of commits are to be made here."""
+    return memory_path
 
 
 def fingerprint(path: Union[str, Path]) -> str:
@@ -488,20 +495,39 @@ def test_dry_run_changes_nothing_and_frees_exactly_what_it_says(repo: Repository
 
 
 @pytest.mark.parametrize("megabytes", [1, 55])
-def test_dry_run_is_exact_across_pointer_map_pages(repo: Repository, tmp_path: Path, megabytes: int) -> None:
+def test_dry_run_is_exact_across_pointer_map_pages(tmp_path: Path, clock: Clock, megabytes: int) -> None:
     # SQLite has a page that maps the following 3,276 (at 16 KiB): one each 51 MiB.
     root = write_tree(tmp_path / "tree", {"kept": noise(MIB, 1)})
     for number in range(megabytes):
-        write(root / f"gone {number}", noise(MIB, 100 + number))
-    repo.snapshot(root)
-    for number in range(megabytes):
-        (root / f"gone {number}").unlink()
-    write(root / "added", noise(2 * MIB, 2))
-    repo.snapshot(root)
-    planned = repo.prune(1, dry_run=True)
-    before = os.path.getsize(repo.path)
-    assert planned.freed_bytes == repo.prune(1).freed_bytes == before - os.path.getsize(repo.path)
-    assert repo.check().problems == ()
+        write(root / f"gone {number}", os.urandom(MIB))
+    with Repository(tmp_path / "backups.db") as repo:
+        repo.snapshot(root)
+        for number in range(megabytes):
+            (root / f"gone {number}").unlink()
+        write(root / "added", noise(2 * MIB, 2))
+        repo.snapshot(root)
+        planned = repo.prune(1, dry_run=True)
+        before = os.path.getsize(repo.path)
+        assert planned.freed_bytes == repo.prune(1).freed_bytes == before - os.path.getsize(repo.path)
+        assert repo.check().problems == ()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kept", [900, 1023, 1024, 1040])
+def test_dry_run_is_exact_across_the_page_that_sqlite_never_uses(tmp_path: Path, clock: Clock, kept: int) -> None:
+    # At 1 GiB lies the page that SQLite's locks are on.
+    with Repository(tmp_path / "backups.db") as repo:
+        repo.snapshot(write_tree(tmp_path / "tree", {"a": b"a"}))
+        with sqlite3.connect(repo.path) as connection:
+            connection.executemany(
+                "INSERT INTO packs VALUES (?, ?, ?, 0, 'raw', zeroblob(1 << 20))",
+                ((number, 1 << 20, 1 << 20 if number < kept else 0) for number in range(100, 1200)),
+            )
+        connection.close()
+        planned = repo.prune(dry_run=True)
+        before = os.path.getsize(repo.path)
+        assert before > 1 << 30
+        assert planned.freed_bytes == repo.prune().freed_bytes == before - os.path.getsize(repo.path) > 0
 
 
 def test_prune_without_numbers_finds_nothing_to_do(repo: Repository, three: List[Dict[bytes, Entry]]) -> None:
@@ -761,7 +787,7 @@ def test_prune_beside_a_reader_waits_for_nothing_it_lost(repo: Repository, tree:
 
 
 def test_snapshot_pruned_while_it_is_restored_gives_no_wrong_file(repo: Repository, tree: Path, tmp_path: Path) -> None:
-    write(tree / "large", noise(40 * MIB))
+    write(tree / "large", noise(24 * MIB))
     repo.snapshot(tree)
     expected = entries(tree)
 

@@ -9,7 +9,6 @@ import shutil
 import socket
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Set
 
@@ -29,8 +28,10 @@ from conftest import (
     write,
     write_tree,
 )
+from trees import mounted
 
 from backuptool import (
+    CorruptionError,
     PatternError,
     ProgressEvent,
     Repository,
@@ -210,6 +211,8 @@ def test_thousands_of_files_are_compared_in_pages(repo: Repository, tmp_path: Pa
     (root / "4999").symlink_to("elsewhere")
     assert counts(repo.snapshot(root)) == Counts(changed=1, unchanged=2499, removed=2500)
     assert repo.check().problems == ()
+    assert repo.restore(2, tmp_path / "out").restored_files == 5000
+    assert len(os.listdir(str(tmp_path / "out"))) == 5000
 
 
 def test_more_files_than_one_window_are_all_saved(repo: Repository, tmp_path: Path) -> None:
@@ -545,6 +548,7 @@ def test_limit_can_be_moved_and_removed(repo: Repository, tree: Path) -> None:
     assert repo.check().problems == ()
 
 
+@pytest.mark.long
 def test_more_than_four_gibibytes_of_hole_are_kept(repo: Repository, tmp_path: Path) -> None:
     make_sparse(tmp_path / "tree" / "sparse", (4 << 30) + 5, {(4 << 30) + 1: b"end!"})
     result = repo.snapshot(tmp_path / "tree", max_file_size=None)
@@ -644,64 +648,43 @@ def test_excluded_file_is_gone_from_the_next_snapshot(repo: Repository, tree: Pa
     assert repo.check().problems == ()
 
 
-def mount_tmpfs(script: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python in a mount namespace of its own, with a file system of its own at a directory."""
-    if (
-        not shutil.which("unshare")
-        or subprocess.run(["unshare", "--mount", "true"], stderr=subprocess.DEVNULL).returncode
-    ):
-        pytest.skip("needs the right to mount")
-    program = "import subprocess, sys\nsubprocess.run(['mount', '-t', 'tmpfs', 'none', sys.argv[1]], check=True)\n"
-    return subprocess.run(
-        ["unshare", "--mount", sys.executable, "-c", program + script, str(directory)],
-        capture_output=True,
-        text=True,
-        cwd=str(Path(__file__).parent.parent),
-    )
-
-
-def test_other_file_system_is_saved_as_an_empty_directory(tmp_path: Path) -> None:
+def test_other_file_system_is_saved_as_an_empty_directory(repo: Repository, tmp_path: Path) -> None:
     root = write_tree(tmp_path / "tree", {"a": b"a", "mount": None})
-    script = f"""
-open({str(root)!r} + "/mount/inside", "w").write("x")
-from backuptool import Repository
-with Repository({str(tmp_path / "r.db")!r}) as repo:
-    for one_file_system in (True, False):
-        result = repo.snapshot({str(root)!r}, one_file_system=one_file_system)
-        print(result.snapshot.files, result.snapshot.directories, len(result.problems))
-"""
-    done = mount_tmpfs(script, root / "mount")
-    assert (done.stdout, done.stderr) == ("1 2 0\n2 2 0\n", "")
+    with mounted(root / "mount"):
+        write(root / "mount" / "inside", b"inside")
+        first = repo.snapshot(root, one_file_system=True)
+        assert (counts(first), first.snapshot.directories) == (Counts(new=1), 2)
+        second = repo.snapshot(root)
+        assert (counts(second), second.snapshot.directories) == (Counts(new=1, unchanged=1), 2)
+    assert second.problems == ()
 
 
-def test_links_on_two_file_systems_are_not_mistaken_for_each_other(tmp_path: Path) -> None:
+def test_links_on_two_file_systems_are_not_mistaken_for_each_other(repo: Repository, tmp_path: Path) -> None:
     # Inode numbers are the same on both; only the device tells them apart, also where one of them did not change.
     root = write_tree(tmp_path / "tree", {"one": None, "two": None})
-    script = f"""
-import os, time
-root, out = {str(root)!r}, {str(tmp_path / "out")!r}
-subprocess.run(["mount", "-t", "tmpfs", "none", root + "/two"], check=True)
-for name in ("one", "two"):
-    with open(f"{{root}}/{{name}}/a", "w") as file:
-        file.write(name)
-    os.link(f"{{root}}/{{name}}/a", f"{{root}}/{{name}}/b")
-    os.utime(f"{{root}}/{{name}}/a", ns=(1, 1))
-assert os.stat(root + "/one/a").st_ino == os.stat(root + "/two/a").st_ino
-now = time.time_ns
-time.time_ns = lambda: now() + 3600 * 10**9
-from backuptool import Repository
-with Repository({str(tmp_path / "r.db")!r}) as repo:
-    repo.snapshot(root)
-    for number, name in enumerate(("one", "two"), 2):
-        with open(f"{{root}}/{{name}}/a", "w") as file:
-            file.write(name.upper())
-        os.utime(f"{{root}}/{{name}}/a", ns=(1, 1))
-        print(repo.snapshot(root).unchanged_files)
-        repo.restore(number, f"{{out}}{{number}}")
-        print(*[open(f"{{out}}{{number}}/{{path}}").read() for path in ("one/a", "one/b", "two/a", "two/b")])
-"""
-    done = mount_tmpfs(script, root / "one")
-    assert (done.stdout, done.stderr) == ("2\nONE ONE two two\n2\nONE ONE TWO TWO\n", "")
+    with mounted(root / "one"), mounted(root / "two"):
+        for name in ("one", "two"):
+            write(root / name / "a", name.encode())
+            os.link(str(root / name / "a"), str(root / name / "b"))
+        assert os.stat(str(root / "one" / "a")).st_ino == os.stat(str(root / "two" / "a")).st_ino
+        repo.snapshot(root)
+        for number, name in enumerate(("one", "two"), 2):
+            write(root / name / "a", name.upper().encode())
+            assert counts(repo.snapshot(root)) == Counts(changed=2, unchanged=2)
+            assert restored(repo, number, tmp_path / f"out{number}") == entries(root)
+
+
+def test_file_system_mounted_before_another_does_not_change_its_links(repo: Repository, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "tree", {"one": None, "two": None})
+    with mounted(root / "two"):
+        write(root / "two" / "a", b"two")
+        os.link(str(root / "two" / "a"), str(root / "two" / "b"))
+        repo.snapshot(root)
+        with mounted(root / "one"):
+            write(root / "one" / "a", b"one")
+            os.link(str(root / "one" / "a"), str(root / "one" / "b"))
+            assert counts(repo.snapshot(root)) == Counts(new=2, unchanged=2)
+            assert restored(repo, 2, tmp_path / "out") == entries(root)
 
 
 # The source
@@ -1358,7 +1341,22 @@ def test_locked_repository_is_an_error_after_the_timeout(tree: Path, tmp_path: P
         assert counts(repo.snapshot(tree)) == Counts(new=1, unchanged=5)
 
 
-def test_full_disk_is_an_error_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_full_disk_is_an_error_and_nothing_is_lost(tmp_path: Path, clock: Clock) -> None:
+    root = write_tree(tmp_path / "tree", {"a": b"first"})
+    (tmp_path / "small").mkdir()
+    with mounted(tmp_path / "small", "2m"), Repository(tmp_path / "small" / "r.db") as repo:
+        repo.snapshot(root)
+        write(root / "b", noise(3 * MIB))
+        with pytest.raises(RepositoryNotWritableError, match="no space left"):
+            repo.snapshot(root)
+        assert [snapshot.id for snapshot in repo.list()] == [1]
+        assert repo.check().problems == ()
+        assert restored(repo, 1, tmp_path / "out")[b"a"].data == b"first"
+        (root / "b").unlink()
+        assert counts(repo.snapshot(root)) == Counts(unchanged=1)
+
+
+def test_file_that_may_not_grow_is_an_error_and_nothing_is_lost(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "tree", {"a": b"first"})
     with Repository(tmp_path / "r.db") as repo:
         repo.snapshot(root)
@@ -1387,6 +1385,14 @@ def test_full_disk_is_an_error_and_nothing_is_lost(tmp_path: Path) -> None:
         assert [snapshot.id for snapshot in repo.list()] == [1]
         assert repo.check().problems == ()
         assert counts(repo.snapshot(root)) == Counts(new=1, unchanged=1)
+
+
+def test_repository_with_damaged_settings_takes_no_snapshot(repo: Repository, tree: Path) -> None:
+    repo.snapshot(tree)
+    for change in ("value = 'rabin' WHERE name = 'chunking'", "value = x'ff' WHERE name = 'chunk_average'"):
+        sql(repo.path, f"UPDATE settings SET {change}")
+        with pytest.raises(CorruptionError, match="settings"):
+            repo.snapshot(tree)
 
 
 def test_errno_of_a_file_is_named_in_words(repo: Repository, tmp_path: Path) -> None:

@@ -37,8 +37,10 @@ class ConnectionPool:
         self._closings = 0
 
     @contextmanager
-    def reading(self) -> Iterator[Database]:
-        """Lend a connection to an existing repository."""
+    def reading(self, *, fresh: bool = False) -> Iterator[Database]:
+        """Lend a connection to an existing repository; a fresh one has nothing of the file in its cache."""
+        if fresh:
+            self.close()
         database = self._take() or Database.open(self.path, self._lock_timeout)
         with self._lend(database):
             yield database
