@@ -11,9 +11,11 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 import attrs
 import pyfastcdc
 import pytest
-from conftest import Clock, Entry, entries, restored, snapshot_watched, sql, write, write_tree
+from conftest import Clock, Entry, EveryEvent, entries, restored, snapshot_watched, sql, write, write_tree
 
 from backuptool import CorruptionError, ProgressEvent, PruneResult, Repository, SnapshotNotFoundError
+from backuptool.operations.prune import prune
+from backuptool.storage.pool import ConnectionPool
 
 MIB = 1 << 20
 
@@ -689,6 +691,44 @@ def test_killed_prune_leaves_a_sound_repository(repo: Repository, tmp_path: Path
     assert [snapshot.id for snapshot in repo.list()] == ([1, 2] if phase == "remove" else [2])
     assert repo.check().problems == ()
     assert restored(repo, 2, tmp_path / "out") == entries(root)
+
+
+def test_prune_killed_at_any_moment_leaves_a_sound_repository(repo: Repository, tmp_path: Path) -> None:
+    half_empty(repo, tmp_path / "half")
+    root = write_tree(tmp_path / "tree", {"large": noise(3 * MIB), "small": b"small"})
+    repo.snapshot(root)
+    write(root / "large", noise(3 * MIB)[MIB:])
+    repo.snapshot(root)
+    repo.close()
+    data = Path(repo.path).read_bytes()
+    killed = 0
+    for number in range(1, 100):
+        Path(repo.path).write_bytes(data)
+        child = os.fork()
+        if child == 0:  # pragma: no cover (another process)
+            seen: List[ProgressEvent] = []
+
+            def kill(event: ProgressEvent, number: int = number, seen: List[ProgressEvent] = seen) -> None:
+                seen.append(event)
+                if len(seen) == number:
+                    os.kill(os.getpid(), 9)
+
+            try:
+                with ConnectionPool(repo.path, 10.0).writing() as database:
+                    prune(database, [1, 3], dry_run=False, reporter=EveryEvent(kill), clock=lambda: 0)
+            finally:
+                os._exit(0)
+        if os.waitpid(child, 0)[1] == 0:
+            break
+        killed += 1
+        kept = [snapshot.id for snapshot in repo.list()]
+        assert kept in ([1, 2, 3, 4], [2, 4])
+        assert repo.check().problems == ()
+        repo.close()
+    assert killed > 3
+    assert [snapshot.id for snapshot in repo.list()] == [2, 4]
+    assert restored(repo, 4, tmp_path / "out") == entries(root)
+    assert repo.check().problems == ()
 
 
 def damage_pack(path: Union[str, Path], pack: int) -> None:

@@ -40,6 +40,7 @@ from backuptool import (
     SnapshotResult,
     SourceError,
 )
+from backuptool.tree.portability import next_data, next_hole
 
 MIB = 1 << 20
 
@@ -514,6 +515,15 @@ def test_sparse_file_comes_back_with_its_holes(
     assert restored(repo, 1, tmp_path / "out") == entries(tmp_path / "tree")
     assert os.stat(str(tmp_path / "out" / "sparse")).st_blocks <= path.stat().st_blocks
     assert repo.check().problems == ()
+
+
+def test_file_whose_holes_are_not_told_is_data_from_end_to_end() -> None:
+    reading, writing = os.pipe()
+    try:
+        assert (next_data(reading, 5, 100), next_hole(reading, 5, 100)) == (5, 100)
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_sparse_file_and_its_filled_copy_share_one_content(repo: Repository, tmp_path: Path) -> None:
@@ -1197,6 +1207,70 @@ def test_killed_snapshot_leaves_none(repo: Repository, tree: Path, tmp_path: Pat
     result = repo.snapshot(tree)
     assert (result.new_bytes, result.snapshot.distinct_bytes) == (0, 4001)
     assert restored(repo, 1, tmp_path / "out") == entries(tree)
+
+
+def kill_at(number: int) -> Callable[[ProgressEvent], None]:
+    """Return a callback that kills its process at an event; at a later one than there are, at none."""
+    seen: List[ProgressEvent] = []
+
+    def callback(event: ProgressEvent) -> None:
+        seen.append(event)
+        if len(seen) == number:
+            os.kill(os.getpid(), 9)
+
+    return callback
+
+
+def test_snapshot_killed_at_any_moment_leaves_what_was_there(repo: Repository, tree: Path, tmp_path: Path) -> None:
+    write(tree / "large", noise(3 * MIB))
+    repo.snapshot(tree)
+    first = entries(tree)
+    write(tree / "a.txt", b"changed")
+    write(tree / "large", noise(3 * MIB)[MIB:] + b"changed")
+    write(tree / "new", b"new")
+    (tree / "b.txt").unlink()
+    killed = 0
+    for number in range(1, 1000):
+        child = os.fork()
+        if child == 0:  # pragma: no cover (another process)
+            try:
+                snapshot_watched(repo.path, tree, kill_at(number))
+            finally:
+                os._exit(0)
+        if os.waitpid(child, 0)[1] == 0:
+            break
+        killed += 1
+        assert [snapshot.id for snapshot in repo.list()] == [1]
+        assert repo.check().problems == ()
+    assert killed > 10
+    assert restored(repo, 1, tmp_path / "1") == first
+    assert restored(repo, 2, tmp_path / "2") == entries(tree)
+    assert repo.check().problems == ()
+
+
+def test_snapshot_cancelled_at_any_moment_leaves_what_was_there(repo: Repository, tree: Path, tmp_path: Path) -> None:
+    repo.snapshot(tree)
+    write(tree / "a.txt", b"changed")
+    write(tree / "large", noise(3 * MIB))
+    cancelled = 0
+    for number in range(1, 1000):
+        seen: List[ProgressEvent] = []
+
+        def cancel(event: ProgressEvent, number: int = number, seen: List[ProgressEvent] = seen) -> None:
+            seen.append(event)
+            if len(seen) == number:
+                raise KeyboardInterrupt
+
+        try:
+            result = snapshot_watched(repo.path, tree, cancel)
+            break
+        except KeyboardInterrupt:
+            cancelled += 1
+            assert [snapshot.id for snapshot in repo.list()] == [1]
+            assert repo.check().problems == ()
+    assert cancelled > 10
+    assert (counts(result), result.new_bytes) == (Counts(new=1, changed=1, unchanged=4), 0)
+    assert restored(repo, 2, tmp_path / "2") == entries(tree)
 
 
 def test_phases_are_reported_in_order(repo: Repository, tree: Path) -> None:

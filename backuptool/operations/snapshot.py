@@ -474,7 +474,7 @@ def _chunking(database: Database) -> Chunking:
 
 
 def _tree_digest(database: Database, snapshot: int) -> int:
-    return int.from_bytes(database.value("SELECT tree_digest FROM snapshots WHERE id = ?", (snapshot,)), "big")
+    return int.from_bytes(catalog.find_snapshot(database, snapshot).tree_digest, "big")
 
 
 def _text(path: bytes) -> str:

@@ -5,6 +5,7 @@ Where a platform lacks something the function is a harmless stand-in; callers ne
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from functools import lru_cache
@@ -91,8 +92,8 @@ if hasattr(os, "SEEK_DATA"):
         """Return where data begins at or behind an offset; the size if only a hole follows."""
         try:
             return os.lseek(descriptor, offset, os.SEEK_DATA)
-        except OSError:
-            return size
+        except OSError as exc:
+            return size if exc.errno == errno.ENXIO else offset  # else holes are not seen here: all is data
 
     def next_hole(descriptor: int, offset: int, size: int) -> int:
         """Return where a hole begins at or behind an offset; the size if there is none."""
