@@ -9,10 +9,10 @@ import stat
 import struct
 import threading
 from array import array
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple, Type
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tuple, Type
 
 import attrs
 import pytest
@@ -35,10 +35,19 @@ from backuptool import (
 from backuptool.storage import catalog
 from backuptool.storage.chunking import CHUNKING, LARGE_FILE, Chunking, cut
 from backuptool.storage.compression import RAW, ZSTD, compress, decompress, salvage
-from backuptool.storage.contents import ContentLocation, ContentReader, ContentsVanishedError, add_refs, find, reference
+from backuptool.storage.contents import (
+    ContentLocation,
+    ContentReader,
+    ContentsVanishedError,
+    HashFilter,
+    add_refs,
+    find,
+    insert_contents,
+    reference,
+)
 from backuptool.storage.database import Database
 from backuptool.storage.digest import FileVersion, hash_zeros, layout_entry, row_hash, snapshot_digest, to_bytes
-from backuptool.storage.packs import PackCompressor, PackReader, read_pack, unpack
+from backuptool.storage.packs import PACK_SIZE, CompressedPack, PackCompressor, PackReader, read_pack, unpack
 from backuptool.storage.pool import ConnectionPool
 from backuptool.storage.schema import APPLICATION_ID, FORMAT
 from backuptool.storage.writer import Content, ContentWriter, LargeContent
@@ -64,6 +73,17 @@ def database(tmp_path: Path) -> Iterator[Database]:
     """An empty repository."""
     with closing(create(tmp_path / "backups.db")) as opened:
         yield opened
+
+
+@contextmanager
+def traced(database: Database) -> Iterator[List[str]]:
+    """Collect the statements that are run meanwhile."""
+    statements: List[str] = []
+    database._connection.set_trace_callback(statements.append)
+    try:
+        yield statements
+    finally:
+        database._connection.set_trace_callback(None)
 
 
 # The file
@@ -373,6 +393,78 @@ def test_read_transaction_sees_one_state(database: Database) -> None:
         with other.transaction():
             other.execute(INSERT, ("a",))
         assert count(database) == 1
+
+
+def test_statement_of_one_thread_is_over_before_that_of_another_begins(database: Database) -> None:
+    begun = threading.Event()
+
+    def look() -> int:
+        begun.set()
+        return count(database)
+
+    with ThreadPoolExecutor(1) as other, database.transaction():
+        looked: List[Future[int]] = []
+
+        def rows() -> Iterator[Tuple[str]]:
+            for number in range(20_000):
+                yield (str(number),)
+                if number == 100:
+                    looked.append(other.submit(look))
+                    begun.wait()
+
+        assert database.executemany(INSERT, rows()) == 20_000
+        assert looked[0].result() == 20_000
+
+
+def test_two_threads_use_one_connection_and_get_each_its_own_answers(database: Database) -> None:
+    together = threading.Barrier(2)
+
+    def run(number: int) -> List[Tuple[int, int, int]]:
+        together.wait()
+        first, last = 1000 * number, 1000 * number + 10 ** (number + 1)
+        span = (first, last - 1)
+        return [
+            (
+                database.execute("UPDATE sources SET root = root || 'x' WHERE id BETWEEN ? AND ?", span),
+                database.executemany("UPDATE sources SET root = 'r' WHERE id = ?", ((id_,) for id_ in span)),
+                len(database.query("SELECT id, root FROM sources WHERE id BETWEEN ? AND ?", span)),
+            )
+            for _ in range(300)
+        ]
+
+    with database.transaction():
+        ids = [*range(10), *range(1000, 1100)]
+        database.executemany("INSERT INTO sources (id, host, root) VALUES (?, ?, 'r')", ((id_, id_) for id_ in ids))
+        with ThreadPoolExecutor(2) as threads:
+            ten, hundred = threads.map(run, range(2))
+    assert ten == [(10, 2, 10)] * 300
+    assert hundred == [(100, 2, 100)] * 300
+
+
+def test_error_of_one_thread_leaves_the_connection_to_the_other(database: Database) -> None:
+    with ThreadPoolExecutor(1) as other:
+        with pytest.raises(BackuptoolError):
+            other.submit(database.query, "SELECT nothing").result()
+        assert count(database) == 0
+
+
+def test_foreign_keys_are_enforced_again_behind_a_block_without_them(database: Database) -> None:
+    orphan = "INSERT INTO parts (content, offset, part) VALUES (7, ?, NULL)"
+
+    def fail() -> None:
+        with database.without_foreign_keys(), database.transaction():
+            database.execute(orphan, (0,))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with pytest.raises(BackuptoolError, match="FOREIGN KEY"):
+        database.execute(orphan, (1,))
+    with database.without_foreign_keys():
+        database.execute(orphan, (2,))
+    with pytest.raises(BackuptoolError, match="FOREIGN KEY"):
+        database.execute(orphan, (3,))
+    assert database.query("SELECT offset FROM parts") == [(2,)]
 
 
 def test_closed_connection_is_an_error(tmp_path: Path) -> None:
@@ -809,15 +901,102 @@ def test_contents_are_stored_once_and_come_back(database: Database) -> None:
     assert database.query("SELECT size, live, written_ns, codec FROM packs") == [(6, 6, 5, b"raw"), (5, 5, 5, b"raw")]
 
 
-def test_settled_content_knows_its_digest(database: Database) -> None:
+def test_content_knows_its_digest_at_once_and_its_id_when_it_is_written(database: Database) -> None:
     with ContentWriter(database, lambda: 0) as writer:
         content = writer.add(b"data")
-        assert (content.size, content.digest, content.ordinal) == (4, b"", -1)
-        writer.settle()
-        assert (content.digest, content.ordinal) == (sha256(b"data"), 0)
-        assert writer.ids[0] == 0
+        assert content == Content(size=4, digest=sha256(b"data"), ordinal=0)
+        assert writer.add(b"data") == content
+        assert writer.add(b"more") == Content(size=4, digest=sha256(b"more"), ordinal=1)
+        assert list(writer.ids) == [0, 0]
         writer.flush()
-        assert writer.ids[0] == 1
+        assert list(writer.ids) == [1, 2]
+
+
+def test_content_that_comes_again_after_it_was_written_is_found(database: Database) -> None:
+    with ContentWriter(database, lambda: 0) as writer:
+        first = writer.add(b"data")
+        writer.flush()
+        again = writer.add(b"data")
+        assert again.ordinal != first.ordinal
+        assert list(writer.ids) == [1, 1]
+        writer.add(b"more")
+        writer.flush()
+        assert list(writer.ids) == [1, 1, 2]
+        assert writer.new_bytes == 8
+    assert database.query("SELECT count(*) FROM packs") == [(2,)]
+
+
+def test_content_put_in_the_room_is_stored_without_what_is_behind_it(database: Database) -> None:
+    with ContentWriter(database, lambda: 0) as writer:
+        for piece in (b"one", b"", b"three"):
+            room = writer.room(len(piece) + 1)
+            assert len(room) == len(piece) + 1
+            room[:] = piece + b"!"
+            assert writer.add_from_room(len(piece)) == Content(len(piece), sha256(piece), len(writer.ids) - 1)
+        writer.flush()
+        assert (writer.new_bytes, list(writer.ids)) == (8, [1, 2, 3])
+    assert database.query("SELECT data FROM packs") == [(b"onethree",)]
+    with ContentReader(database) as reader:
+        assert [reader.read(location(database, piece)) for piece in (b"one", b"", b"three")] == [b"one", b"", b"three"]
+
+
+def test_content_in_the_room_that_is_known_takes_no_place(database: Database) -> None:
+    store(database, b"stored")
+    with ContentWriter(database, lambda: 0) as writer:
+        writer.add(b"pending")
+        for piece in (b"stored", b"pending"):
+            writer.room(len(piece))[:] = piece
+            writer.add_from_room(len(piece))
+            assert bytes(writer.room(len(piece))) == piece  # the next content comes to the same place
+        writer.add(b"stored")
+        writer.add(b"pending")
+        writer.room(8)[:] = b"new one!"
+        new = writer.add_from_room(7)
+        writer.flush()
+        assert writer.new_bytes == 14
+        assert writer.ids[new.ordinal] == 3
+    assert database.query("SELECT size, live, data FROM packs WHERE id = 2") == [(14, 14, b"pendingnew one")]
+    assert database.query("SELECT offset, size FROM contents WHERE pack = 2 ORDER BY id") == [(0, 7), (7, 7)]
+
+
+def test_pack_that_is_all_but_full_has_room_for_a_content_of_any_size(database: Database) -> None:
+    pieces = [noise(MIB, 1), noise(MIB - 1, 2), noise(MIB, 3)]
+    with ContentWriter(database, lambda: 0) as writer:
+        for piece in pieces[:2]:
+            writer.add(piece)
+        room = writer.room(MIB + 1)
+        assert len(room) == MIB + 1
+        room[:MIB] = pieces[2]
+        writer.add_from_room(MIB)
+        writer.flush()
+    assert database.query("SELECT size FROM packs") == [(PACK_SIZE - 1 + MIB,)]
+    with ContentReader(database) as reader:
+        for piece in pieces:
+            assert reader.read(location(database, piece)) == piece
+
+
+def test_writer_uses_its_buffers_again(database: Database) -> None:
+    pieces = [number.to_bytes(2, "big") * (MIB // 2) for number in range(80)]
+    buffers: Dict[int, object] = {}
+    with ContentWriter(database, lambda: 0) as writer:
+        for piece in pieces:
+            buffer = writer.room(MIB).obj
+            buffers[id(buffer)] = buffer
+            writer.add(piece)
+        writer.flush()
+    assert 1 <= len(buffers) <= BUFFERS
+    with ContentReader(database) as reader:
+        assert all(reader.read(location(database, piece)) == piece for piece in pieces)
+
+
+def test_commit_that_fails_is_an_error_where_the_contents_are_added(database: Database) -> None:
+    with closing(Database.open(database.path, 0.0)) as impatient:
+        with ContentWriter(impatient, lambda: 0) as writer:
+            writer.add(b"data")
+            with database.transaction(), pytest.raises(RepositoryLockedError):
+                writer.flush()
+        assert impatient.value("PRAGMA foreign_keys") == 1
+        assert store(impatient, b"data") == ([1], 4, 4)
 
 
 def test_more_contents_than_one_statement_takes_are_looked_up(database: Database) -> None:
@@ -850,8 +1029,7 @@ def test_contents_fill_packs_of_two_mebibytes(database: Database) -> None:
 def test_two_writers_store_equal_contents_once(database: Database) -> None:
     pieces = [noise(1000, number) for number in range(10)]
     with closing(Database.open(database.path, 10.0)) as second, ContentWriter(database, lambda: 0) as writer:
-        contents = [writer.add(piece) for piece in pieces]
-        writer.settle()  # looked up and not found, and not written yet
+        contents = [writer.add(piece) for piece in pieces]  # looked up and not found, and not written yet
         ids, _, _ = store(second, *pieces[5:], b"another")
         writer.flush()
         assert [writer.ids[content.ordinal] for content in contents[5:]] == ids[:5]
@@ -898,6 +1076,112 @@ def test_chunks_that_vanish_before_their_list_is_written_are_noticed(database: D
         with pytest.raises(ContentsVanishedError):
             writer.flush()
     assert database.query("SELECT count(*) FROM contents") == [(0,)]
+
+
+ContentRow = Tuple[int, bytes, int, Optional[int], Optional[int]]
+
+
+def content_rows(first: int, number: int) -> List[ContentRow]:
+    """Rows of contents with these ids, of 10 bytes each in pack 1, and every hundredth one empty."""
+    return [
+        (id_, sha256(b"%d" % id_), *((0, None, None) if id_ % 100 == 0 else (10, 1, 10 * id_)))
+        for id_ in range(first, first + number)
+    ]
+
+
+def insert_rows(database: Database, rows: Sequence[ContentRow]) -> None:
+    with database.transaction():
+        database.execute(
+            "INSERT OR IGNORE INTO packs (id, size, live, written_ns, codec, data) VALUES (1, 9, 9, 0, 'raw', x'00')"
+        )
+        insert_contents(database, rows)
+
+
+@pytest.mark.parametrize("number", [0, 1, 149, 150, 151, 300, 150 * 2 + 7])
+def test_any_number_of_contents_is_inserted(database: Database, number: int) -> None:
+    rows = content_rows(5, number)
+    with traced(database) as statements:
+        insert_rows(database, rows)
+    assert database.query("SELECT id, hash, size, pack, offset FROM contents ORDER BY id") == rows
+    assert database.query("SELECT DISTINCT refs, since, layout FROM contents") == [(0, 0, None)] * (number > 0)
+    assert sum("INTO contents" in statement for statement in statements) <= 2 + 149
+
+
+#: How the filter is filled, and how a hash is looked up.
+FILL, LOOK_UP = "SELECT substr(hash, 1, 4) FROM contents", "WHERE substr(hash, 1, 8) IN"
+
+
+def test_filter_of_an_empty_repository_is_filled_at_once(database: Database) -> None:
+    with traced(database) as statements:
+        known = HashFilter(database)
+        assert not known.perhaps_stored(sha256(b"one"))
+        known.add([sha256(b"one"), sha256(b"two")])
+        assert known.perhaps_stored(sha256(b"one"))
+        assert known.perhaps_stored(sha256(b"two"))
+        assert not known.perhaps_stored(sha256(b"three"))
+        assert known.perhaps_stored(sha256(b"one")[:4] + bytes(28))  # only a look-up tells
+    assert [statement for statement in statements if "contents" in statement and "seq" not in statement] == [FILL]
+
+
+def test_filter_tells_hashes_apart_that_share_a_byte_of_it(database: Database) -> None:
+    known = HashFilter(database)
+    alike = [sha256(b"")[:3] + bytes([number]) + bytes(28) for number in range(256)]
+    for number, digest in enumerate(alike):
+        assert not known.perhaps_stored(digest)
+        known.add([digest])
+        assert all(known.perhaps_stored(other) for other in alike[: number + 1])
+
+
+@pytest.mark.parametrize("stored", [1, 7, 8, 9, 1000, 1003])
+def test_filter_that_is_filled_late_denies_only_what_is_not_stored(database: Database, stored: int) -> None:
+    rows = content_rows(1, stored)
+    later = content_rows(stored + 1, 100)
+    last = content_rows(stored + 101, 100)
+    strangers = [sha256(b"x%d" % number) for number in range(2000)]
+    insert_rows(database, rows)
+    known = HashFilter(database)
+    wait = max(stored // 8 - 1, 0)  # the look-up behind these is the one too many
+    with traced(database) as statements:
+        assert all(known.perhaps_stored(digest) for digest in strangers[: wait // 2])
+        insert_rows(database, later)  # written while there is no filter yet
+        known.add(digest for _, digest, *_ in later)
+        assert all(known.perhaps_stored(digest) for digest in strangers[wait // 2 : wait])
+        assert FILL not in statements
+        assert all(known.perhaps_stored(digest) for _, digest, *_ in rows + later)
+        assert statements.count(FILL) == 1
+        assert not any(known.perhaps_stored(digest) for _, digest, *_ in last)
+        insert_rows(database, last)  # and these while there is
+        known.add(digest for _, digest, *_ in last)
+        assert all(known.perhaps_stored(digest) for _, digest, *_ in rows + later + last)
+        assert statements.count(FILL) == 1
+    denied = [digest for digest in strangers if not known.perhaps_stored(digest)]
+    assert find(database, denied) == {}
+    assert len(denied) > 1990
+
+
+def test_filter_is_never_filled_for_few_look_ups_in_a_large_repository(database: Database) -> None:
+    insert_rows(database, content_rows(1, 8000))
+    with traced(database) as statements, ContentWriter(database, lambda: 0) as writer:
+        for number in range(999):
+            writer.add(b"new %d" % number)
+        writer.add(b"new 0")  # not even looked up: it is on its way
+        writer.flush()
+        assert sum(LOOK_UP in statement for statement in statements) == 999
+        assert FILL not in statements
+
+
+def test_filter_saves_the_look_ups_of_many_new_contents(database: Database) -> None:
+    insert_rows(database, content_rows(1, 8000))
+    with traced(database) as statements, ContentWriter(database, lambda: 0) as writer:
+        for number in range(3000):
+            writer.add(b"new %d" % number)
+        assert statements.count(FILL) == 1
+        assert 999 <= sum(LOOK_UP in statement for statement in statements) < 1010
+        for number in (1, 4000, 7999):
+            assert writer.ids[writer.add(b"%d" % number).ordinal] == number
+        writer.flush()
+    assert writer.new_bytes == sum(len(b"new %d" % number) for number in range(3000))
+    assert database.query("SELECT count(*), count(DISTINCT hash) FROM contents") == [(11_000, 11_000)]
 
 
 def test_references_are_counted_in_any_order_and_missing_contents_noticed(database: Database) -> None:
@@ -1041,7 +1325,7 @@ def test_contents_are_read_ahead(database: Database) -> None:
 
 
 def test_damage_is_noticed_when_read_ahead(database: Database) -> None:
-    pieces = [noise(1_500_000, number) for number in range(8)]
+    pieces = [noise(MIB, number) for number in range(8)]
     store(database, *pieces)
     places = [location(database, piece) for piece in pieces]
     database.execute("UPDATE packs SET data = zeroblob(length(data)) WHERE id = ?", (places[3].pack,))
@@ -1060,21 +1344,50 @@ def test_damage_is_noticed_when_read_ahead(database: Database) -> None:
 # Packs
 
 
+def submit(compressor: PackCompressor, number: int, data: bytes) -> memoryview:
+    """Have a pack of one member compressed; return the buffer it is in."""
+    buffer = compressor.buffer()
+    assert len(buffer) >= PACK_SIZE + MIB
+    buffer[: len(data)] = data
+    compressor.submit([(number, b"", len(data))], buffer, len(data))
+    return buffer
+
+
 def test_packs_come_back_compressed_in_the_order_they_came() -> None:
+    data = [bytes(1_000_000) if number % 2 else noise(1000, number) for number in range(30)]
     with PackCompressor() as compressor:
-        for number in range(30):
-            data = bytes(1_000_000) if number % 2 else noise(1000, number)
-            compressor.submit([(number, b"", len(data))], [data], len(data))
+        for number, piece in enumerate(data):
+            submit(compressor, number, piece)
         packs = list(compressor.finished(wait_for_all=True))
-    assert [pack.members[0][0] for pack in packs] == list(range(30))
+    assert [pack.members for pack in packs] == [[(number, b"", len(piece))] for number, piece in enumerate(data)]
     assert [pack.codec for pack in packs] == [RAW, ZSTD] * 15
+    assert [decompress(pack.codec, pack.data, pack.size) for pack in packs] == data
+
+
+#: Packs that wait or are compressed, one to a processor and two more, and the one that is being filled.
+BUFFERS = max(1, min(os.cpu_count() or 1, 16)) + 2 + 1
+
+
+def test_buffers_are_used_again_when_their_packs_are_compressed() -> None:
+    data = [noise(5000, number) * 300 if number % 2 else noise(100_000, number) for number in range(60)]
+    buffers: Dict[int, object] = {}
+    packs: List[CompressedPack] = []
+    with PackCompressor() as compressor:
+        for number, piece in enumerate(data):
+            buffer = submit(compressor, number, piece).obj
+            buffers[id(buffer)] = buffer
+            packs += compressor.finished()
+        packs += compressor.finished(wait_for_all=True)
+    assert 1 <= len(buffers) <= BUFFERS
+    assert [decompress(pack.codec, pack.data, pack.size) for pack in packs] == data
 
 
 def test_compressor_that_is_left_early_ends_its_threads() -> None:
     before = threading.active_count()
     with PackCompressor() as compressor:
-        for _ in range(50):
-            compressor.submit([], [bytes(1_000_000)], 1_000_000)
+        for number in range(50):
+            submit(compressor, number, bytes(1_000_000))
+        assert threading.active_count() > before
     assert threading.active_count() == before
 
 
@@ -1101,8 +1414,8 @@ def test_missing_pack_is_missing(database: Database) -> None:
 
 
 def test_reader_forgets_packs_it_read_long_ago(database: Database) -> None:
-    pieces = [noise(3 * MIB, number) for number in range(8)]
-    store(database, *pieces)
+    store(database, *(noise(1_000_000, number) for number in range(24)))
+    assert database.query("SELECT size FROM packs") == [(3_000_000,)] * 8
     reader = PackReader(database)
     first = reader.pack(1)
     assert reader.pack(1) is first
@@ -1126,7 +1439,7 @@ VERSION = FileVersion(
     mtime_ns=-1,
     size=5,
     hash=sha256(b"12345"),
-    sparse=True,
+    sparse=1,
     rdev=None,
     target=None,
     xattrs=b"\0\0\0\1x",
@@ -1154,7 +1467,7 @@ def test_hash_of_a_version_is_that_of_the_format() -> None:
         {"mtime_ns": 0},
         {"size": 6},
         {"hash": None},
-        {"sparse": False},
+        {"sparse": 0},
         {"rdev": 0},
         {"target": b""},
         {"xattrs": None},
@@ -1163,7 +1476,7 @@ def test_hash_of_a_version_is_that_of_the_format() -> None:
     ],
 )
 def test_every_field_changes_the_hash(change: Dict[str, Any]) -> None:
-    assert row_hash(attrs.evolve(VERSION, **change)) != row_hash(VERSION)
+    assert row_hash(VERSION._replace(**change)) != row_hash(VERSION)
 
 
 def test_digest_of_a_snapshot_is_that_of_the_format() -> None:
@@ -1214,6 +1527,57 @@ def test_repository_without_snapshots_says_so(repo: Repository, tree: Path) -> N
     repo.prune(1)
     with pytest.raises(SnapshotNotFoundError, match="has none yet"):
         repo.restore("latest", tree)
+
+
+SYMLINK = VERSION._replace(
+    path=b"l", kind=b"l", size=0, hash=None, sparse=0, target="aim \u00e9".encode(), xattrs=None, link=None
+)
+
+#: By path: such as are UTF-8 throughout, and between them such as are not in one place, or in all.
+VERSIONS = {
+    version.path: version
+    for version in (
+        VERSION._replace(path=b""),
+        VERSION._replace(path=b"a/b"),
+        VERSION._replace(path=b"a/b\xe9"),
+        VERSION._replace(path=b"a/b\xed\xb3\xa9"),  # a surrogate in UTF-8, which is none
+        VERSION._replace(path="a/b\u00e9".encode()),
+        VERSION._replace(path=b"a/b\xff", user=b"\xff\xfe", group=b"\x80", link=b"\xff:2", xattrs=b"\xff"),
+        VERSION._replace(path=b"c", kind=b"c", size=0, hash=None, sparse=0, rdev=259),
+        VERSION._replace(path=b"g", group=b"gr\xfcn"),
+        VERSION._replace(path=b"h", link=b"h\xff:7"),
+        SYMLINK,
+        SYMLINK._replace(path=b"l2", target=b"aim \xe9"),
+        SYMLINK._replace(path=b"l\xff", target=b"\xff"),
+        VERSION._replace(path=b"u", user=b"J\xfcrgen"),
+        VERSION._replace(path=b"v", user="J\u00fcrgen".encode(), group="\U0001f600".encode(), xattrs=None, link=None),
+    )
+}
+
+
+def test_names_that_are_no_utf_8_come_back_bit_for_bit_beside_others(database: Database) -> None:
+    ids, _, _ = store(database, b"another", b"12345")
+    with database.transaction():
+        source = catalog.source_id(database, "host", b"/\xff", create=True)
+        assert source is not None
+        rows = [
+            catalog.version_row(version, 7 * number, None if number == 3 else -number, 1 if version.hash else -1)
+            for number, version in enumerate(VERSIONS.values())
+        ]
+        catalog.insert_versions(database, source, 5, True, iter(rows), ids)
+    found = list(catalog.load_versions(database, source, VERSIONS))
+    assert [version for version, _, _ in found] == list(VERSIONS.values())
+    assert [(first, content) for _, first, content in found] == [
+        (5, ids[1] if version.hash else None) for version in VERSIONS.values()
+    ]
+    current = list(catalog.current_files(database, source))
+    assert [row[0] for row in current] == sorted(VERSIONS)
+    stamps = {path: (7 * number, None if number == 3 else -number) for number, path in enumerate(VERSIONS)}
+    assert {row[0]: (row[4], row[5]) for row in current} == stamps
+    texts = ", ".join(f"typeof({name})" for name in ("path", "kind", "user", "grp"))
+    assert database.query(f"SELECT DISTINCT {texts}, added FROM files") == [(b"text",) * 4 + (1,)]
+    for name, type_ in (("target", b"text"), ("link", b"text"), ("xattrs", b"blob")):
+        assert database.query(f"SELECT DISTINCT typeof({name}) FROM files WHERE {name} IS NOT NULL") == [(type_,)]
 
 
 def test_damaged_row_of_a_file_is_not_taken_for_a_file(repo: Repository, tree: Path, tmp_path: Path) -> None:

@@ -84,6 +84,13 @@ def status_of(source: Source, path: bytes) -> os.stat_result:
     return os.lstat(os.path.join(source.root, path))
 
 
+def read_small(source: Source, path: bytes, expected: os.stat_result) -> Optional[Tuple[bytes, bytes]]:
+    """Return (bytes, encoded extended attributes) of a file that is as expected, None of any other."""
+    room = memoryview(bytearray(expected.st_size + 1))
+    xattrs = source.read_small(path, expected, room)
+    return None if xattrs is None else (bytes(room[:-1]), xattrs)
+
+
 # The walk.
 
 
@@ -366,7 +373,7 @@ def test_a_file_that_became_something_else_is_not_read(source: Source, tmp_path:
     before = descriptors()
     with pytest.raises(FileChangedError, match="another kind of file"):
         source.open_file(b"file", status)
-    assert source.read_small(b"file", status) is None
+    assert read_small(source, b"file", status) is None
     assert descriptors() == before
 
 
@@ -378,7 +385,7 @@ def test_a_file_behind_a_swapped_directory_is_not_read(source: Source, tmp_path:
     before = descriptors()
     with pytest.raises(NotADirectoryError):
         source.open_file(b"sub/inner", status)
-    assert source.read_small(b"sub/inner", status) is None
+    assert read_small(source, b"sub/inner", status) is None
     assert descriptors() == before
 
 
@@ -391,7 +398,7 @@ def test_a_file_with_the_inode_number_of_the_listed_one_is_not_taken_for_it(sour
     assert status_of(source, b"sub/inner").st_ino == status.st_ino
     with pytest.raises(NotADirectoryError):
         source.open_file(b"sub/inner", status)
-    assert source.read_small(b"sub/inner", status) is None
+    assert read_small(source, b"sub/inner", status) is None
 
 
 def test_a_symlink_behind_a_swapped_directory_is_not_read(source: Source, tmp_path: Path) -> None:
@@ -417,6 +424,7 @@ def test_a_file_of_another_user_is_read_too(public_path: Path) -> None:
 
     def run() -> bytes:
         source = Source(os.fsencode(public_path / "root"))
+        assert read_small(source, b"file", status_of(source, b"file")) is None
         with source.open_file(b"file", status_of(source, b"file")) as file:
             return file.read_all()
 
@@ -428,7 +436,7 @@ def test_reading_leaves_the_access_time_alone(source: Source, tmp_path: Path) ->
     os.utime(path, ns=(1, 1))
     with source.open_file(b"file", status_of(source, b"file")) as file:
         file.read_all()
-    assert source.read_small(b"file", status_of(source, b"file")) is not None
+    assert read_small(source, b"file", status_of(source, b"file")) == (b"data", b"")
     assert path.stat().st_atime_ns == 1
 
 
@@ -444,31 +452,83 @@ def test_a_file_that_changes_while_it_is_open_is_noticed(source: Source, tmp_pat
 
 
 def test_a_small_file_is_read_in_one_go(source: Source, tmp_path: Path) -> None:
+    assert read_small(source, b"sub/inner", status_of(source, b"sub/inner")) == (b"inner", b"")
     os.setxattr(tmp_path / "source" / "file", "user.x", b"1")
     status = status_of(source, b"file")
-    found = source.read_small(b"file", status)
-    assert found is not None
-    assert (found[0], found[1].st_ino, found[2]) == (b"data", status.st_ino, encode_xattrs({b"user.x": b"1"}))
+    before = descriptors()
+    assert read_small(source, b"file", status) == (b"data", encode_xattrs({b"user.x": b"1"}))
     (tmp_path / "source" / "file").write_bytes(b"longer than before")
-    assert source.read_small(b"file", status) is None
-    assert source.read_small(b"missing", status) is None
+    assert read_small(source, b"file", status) is None
+    (tmp_path / "source" / "file").write_bytes(b"few")
+    assert read_small(source, b"file", status) is None
+    assert read_small(source, b"missing", status) is None
     make_sparse_file(tmp_path / "source" / "sparse", 1 << 20, [])
-    assert source.read_small(b"sparse", status_of(source, b"sparse")) is None
+    assert read_small(source, b"sparse", status_of(source, b"sparse")) is None
+    write(tmp_path / "source" / "empty", b"")
+    assert read_small(source, b"empty", status_of(source, b"empty")) == (b"", b"")
+    assert descriptors() == before
 
 
+def test_a_small_file_goes_into_its_room_and_no_further(source: Source, tmp_path: Path) -> None:
+    buffer = bytearray(b"." * 20)
+    room = memoryview(buffer)
+    assert source.read_small(b"file", status_of(source, b"file"), room[8:13]) == b""
+    assert bytes(buffer) == b"." * 8 + b"data" + b"." * 8
+    status = status_of(source, b"sub/inner")
+    (tmp_path / "source" / "sub" / "inner").write_bytes(b"grown since it was listed")
+    assert source.read_small(b"sub/inner", status, room[4:10]) is None
+    assert bytes(buffer) == b"." * 4 + b"grown " + b"ta" + b"." * 8
+
+
+def test_a_fifo_in_the_place_of_a_small_file_keeps_what_is_in_it(source: Source, tmp_path: Path) -> None:
+    status = status_of(source, b"file")
+    path = tmp_path / "source" / "file"
+    path.unlink()
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.write(descriptor, b"theirs")
+        assert read_small(source, b"file", status) is None
+        assert os.read(descriptor, 100) == b"theirs"
+    finally:
+        os.close(descriptor)
+
+
+def test_a_small_file_that_is_not_the_listed_one_is_not_taken(source: Source, tmp_path: Path) -> None:
+    status = status_of(source, b"file")
+    path = tmp_path / "source" / "file"
+    os.replace(write(tmp_path / "other", b"atad"), path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert read_small(source, b"file", status) is None
+    assert read_small(source, b"file", status_of(source, b"file")) == (b"atad", b"")
+
+
+@pytest.mark.parametrize("data", [b"atad", b"dat", b"", b"data and more"], ids=["same size", "cut", "empty", "grown"])
 def test_a_small_file_that_changes_while_it_is_read_is_not_taken(
-    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
 ) -> None:
     status = status_of(source, b"file")
-    system_read = os.read
+    system_preadv = os.preadv
+    read: List[int] = []
 
-    def changing(descriptor: int, size: int) -> bytes:
-        data = system_read(descriptor, size)
-        (tmp_path / "source" / "file").write_bytes(b"atad")
-        return data
+    def changing(descriptor: int, rooms: List[memoryview], offset: int) -> int:
+        read.append(system_preadv(descriptor, rooms, offset))
+        (tmp_path / "source" / "file").write_bytes(data)
+        return read[-1]
 
-    monkeypatch.setattr(os, "read", changing)
-    assert source.read_small(b"file", status) is None
+    monkeypatch.setattr(os, "preadv", changing)
+    assert read_small(source, b"file", status) is None
+    assert read == [4]
+
+
+def test_a_small_file_of_which_only_a_part_is_read_is_not_taken(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system_preadv = os.preadv
+    monkeypatch.setattr(
+        os, "preadv", lambda descriptor, rooms, offset: system_preadv(descriptor, [rooms[0][:3]], offset)
+    )
+    assert read_small(source, b"file", status_of(source, b"file")) is None
 
 
 def test_a_small_file_whose_attributes_cannot_be_read_is_not_taken(
@@ -478,7 +538,7 @@ def test_a_small_file_whose_attributes_cannot_be_read_is_not_taken(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(os, "listxattr", refuse)
-    assert source.read_small(b"file", status_of(source, b"file")) is None
+    assert read_small(source, b"file", status_of(source, b"file")) is None
 
 
 @pytest.mark.parametrize(
@@ -1164,13 +1224,6 @@ def test_users_and_groups_have_names_or_none() -> None:
     assert (user_name(0), group_name(0)) == (b"root", b"root")
     for unknown in (3_999_999_999, 1 << 40, -5):
         assert (user_name(unknown), group_name(unknown)) == (b"", b"")
-
-
-def test_what_cannot_seek_for_holes_has_none() -> None:
-    reading, writing = os.pipe()
-    assert (next_data(reading, 0, 100), next_hole(reading, 0, 100)) == (100, 100)
-    os.close(reading)
-    os.close(writing)
 
 
 def test_holes_are_found(tmp_path: Path) -> None:

@@ -49,11 +49,10 @@ def prune(
     begin = time.monotonic()
     rows = [catalog.find_snapshot(database, number) for number in sorted(set(numbers))]
     before = database.file_bytes()
+    run = _Prune(database, reporter, clock)
     # Deleting a content would make SQLite search the whole catalog for references to it. The reference counts say
     # whether there are any, and check verifies them.
-    database.execute("PRAGMA foreign_keys=OFF")
-    try:
-        run = _Prune(database, reporter, clock)
+    with database.without_foreign_keys():
         if dry_run:
             with database.transaction(rollback=True):
                 run.remove_all(rows)
@@ -68,8 +67,6 @@ def prune(
                     run.repack(batch)
             run.shrink()
             after = database.file_bytes()
-    finally:
-        database.execute("PRAGMA foreign_keys=ON")
     return PruneResult(
         snapshots=tuple(row.to_result() for row in rows),
         removed_versions=run.removed_versions,

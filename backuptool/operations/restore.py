@@ -372,7 +372,7 @@ class _Restore:
                 pieces = iter(list(pieces))  # verified before the file is made
             elif self._reporter.active and version.size:
                 pieces = self._reported(pieces, version.path)
-            destination.write_file(version.path, pieces, version.size, version.sparse, metadata)
+            destination.write_file(version.path, pieces, version.size, bool(version.sparse), metadata)
         elif version.kind == b"l":
             destination.make_symlink(version.path, version.target or b"", metadata)
         elif version.kind in (b"p", b"s", b"c", b"b"):

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Callable, Optional
-
-import attrs
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
 
 from ..storage.chunking import LARGE_FILE, Chunking, cut
 from ..storage.digest import hash_zeros
@@ -23,13 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["FileSaver", "SavedFile"]
 
 
-@attrs.frozen
-class SavedFile:
+class SavedFile(NamedTuple):
     """What became of a file's bytes."""
 
     status: os.stat_result
     content: Content
-    sparse: bool
+    sparse: int
     xattrs: Optional[bytes]
 
 
@@ -64,12 +61,12 @@ class FileSaver:
 
     def save(self, path: bytes, status: os.stat_result) -> SavedFile:
         """Store a file's bytes; one that changes meanwhile is read again, and then taken as it is, with a problem."""
-        if status.st_size <= LARGE_FILE:
-            small = self._source.read_small(path, status)
-            if small is not None:
-                data, now, xattrs = small
-                self.read_bytes += len(data)
-                return SavedFile(now, self._writer.add(data), False, xattrs)
+        size = status.st_size
+        if size <= LARGE_FILE:
+            found = self._source.read_small(path, status, self._writer.room(size + 1))
+            if found is not None:
+                self.read_bytes += size
+                return SavedFile(status, self._writer.add_from_room(size), 0, found or None)
         with self._source.open_file(path, status) as file:
             store = self._store_large if file.status.st_size > LARGE_FILE else self._store_small
             sparse = file.is_sparse()
@@ -83,7 +80,7 @@ class FileSaver:
                         "changed-while-read", path, "changed while it was read; what was read is saved, perhaps mixed"
                     )
             xattrs = read_xattrs(file.descriptor)
-            return SavedFile(file.status, content, sparse, xattrs)
+            return SavedFile(file.status, content, int(sparse), xattrs)
 
     def _store_small(self, file: OpenFile) -> Content:
         data = file.read_all()

@@ -10,7 +10,7 @@ import errno
 import os
 import time
 from array import array
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional, Tuple
+from typing import Any, Callable, Iterator, Optional, Tuple
 
 import attrs
 
@@ -21,18 +21,15 @@ from ..storage import catalog
 from ..storage.chunking import Chunking
 from ..storage.contents import ContentsVanishedError, reference
 from ..storage.database import Database
-from ..storage.digest import MODULUS, FileVersion, row_hash, to_bytes
+from ..storage.digest import MODULUS, to_bytes
 from ..storage.pool import ConnectionPool
 from ..storage.spool import Spool
-from ..storage.writer import Content, ContentWriter
+from ..storage.writer import ContentWriter
 from ..tree.exclusions import Exclusions, read_pattern_file
-from ..tree.metadata import clamp_ns, kind_of, read_xattrs, signed_inode, trusted_ctime_ns
-from ..tree.portability import group_name, user_name
+from ..tree.metadata import kind_of, read_xattrs, signed_inode
 from ..tree.source import FileChangedError, Source
+from .recording import Known, Recorder
 from .saving import FileSaver, SavedFile
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["SnapshotOptions", "snapshot"]
 
@@ -40,6 +37,9 @@ __all__ = ["SnapshotOptions", "snapshot"]
 #: pack. Measured on 81,858 files: 540 MB with a window of 30,000, 536 MB with one of 82,000, 596 MB in walk order.
 #: An entry takes about a KB while its window is read.
 _WINDOW = 25_000
+
+#: The first window is smaller, so that there is soon something to compress.
+_FIRST_WINDOW = 4_000
 
 #: Times that a snapshot begins anew because another process changed what it was based on.
 _ATTEMPTS = 5
@@ -108,16 +108,7 @@ class _BaseMovedError(Exception):
 #: Path, status, and the first snapshot of its version in the catalog, None if there is none.
 _Found = Tuple[bytes, os.stat_result, Optional[int]]
 
-
-@attrs.define(eq=False)
-class _Changed:
-    """An entry that differs from the catalog, on its way into it."""
-
-    path: bytes
-    first: Optional[int]  # of the version in the catalog, None if there is none
-    new: Optional[catalog.NewVersion] = None
-    content: Optional[Content] = None
-    gone: bool = False  # it was removed since it was listed
+_DONE: _Found = (b"", os.stat_result(range(10)), None)
 
 
 class _Attempt:
@@ -142,17 +133,11 @@ class _Attempt:
         self._source_id = catalog.source_id(database, options.host, source.root)
         self._base = catalog.newest_snapshot(database, self._source_id)
         self._links: dict[tuple[int, int], SavedFile] = {}
-        # Where each file system begins. Its number may be another one after the next start, and inode numbers alone
-        # are the same on several of them.
-        self._devices = {source.status.st_dev: b""}
-        self._spool = Spool()
-        self._closed: list[tuple[bytes, int]] = []
-        self._stamps: list[tuple[bytes, int, Optional[int], Optional[int]]] = []
-        self._tree_digest = 0 if self._base is None else _tree_digest(database, self._base)
+        digest = 0 if self._base is None else _tree_digest(database, self._base)
+        self._recorder = Recorder(source.status, self._started_ns, digest, self._problem)
+        self._rows = Spool()
         self._problems: list[Problem] = []
         self._skipped: list[SkippedFile] = []
-        self._files = self._directories = self._size = 0
-        self._new = self._changed = self._unchanged = self._removed = 0
         self._done_files = 0
 
     def run(self, begin: float) -> SnapshotResult:
@@ -161,20 +146,22 @@ class _Attempt:
                 self._source, self._writer, _chunking(self._database), self._problem, self._report_reading
             )
             window: list[_Found] = []
+            limit = _FIRST_WINDOW
             for changed in self._compare():
                 window.append(changed)
-                if len(window) >= _WINDOW:
+                if len(window) >= limit:
                     self._store(window)
+                    limit = _WINDOW
             self._store(window)
             self._writer.flush()
-        self._reporter.report("commit", total_files=self._spool.rows)
+        self._reporter.report("commit", total_files=self._rows.count)
         row = self._commit()
         return SnapshotResult(
             snapshot=row.to_result(),
-            new_files=self._new,
-            changed_files=self._changed,
-            unchanged_files=self._unchanged,
-            removed_files=self._removed,
+            new_files=self._recorder.new,
+            changed_files=self._recorder.changed,
+            unchanged_files=self._recorder.unchanged,
+            removed_files=self._recorder.removed,
             skipped_files=len(self._skipped),
             read_bytes=self._saver.read_bytes,
             new_bytes=self._writer.new_bytes,
@@ -194,14 +181,15 @@ class _Attempt:
         active = self._reporter.active
         gone: list[Any] = []
         seen = 0
+        recorder = self._recorder
         database = self._database  # neither it nor its journal is saved
         walk = self._source.walk(self._exclusions, self._unlisted, database.identities(), database.journal_names())
         for path, status in walk:
             seen += 1
             if active:
                 self._reporter.report("scan", done_files=seen, path=path)
-            if status.st_dev not in self._devices:
-                self._devices[status.st_dev] = path
+            if not recorder.knows_device(status.st_dev):
+                recorder.enter(path, status)
             mode = status.st_mode
             regular = (mode & 0o170000) == 0o100000
             if limit is not None and regular and status.st_size > limit:
@@ -222,12 +210,7 @@ class _Attempt:
                     and permissions == mode & 0o7777
                     and kind == kind_of(mode)
                 ):
-                    if kind == b"d":
-                        self._directories += 1
-                    else:
-                        self._files += 1
-                        self._unchanged += 1
-                        self._size += size
+                    recorder.keep(kind, size)
                     continue
             if gone:
                 self._remove(gone)
@@ -246,154 +229,83 @@ class _Attempt:
         skipped = {os.fsencode(file.path) for file in self._skipped}
         unreadable = {os.fsencode(problem.path) for problem in self._problems}
         for version, first, _ in catalog.load_versions(self._database, self._source_id, [row[0] for row in rows]):
-            self._end(version, first)
+            self._recorder.end(version, first)
             if version.kind != b"d" and version.path not in skipped and not _is_within(version.path, unreadable):
-                self._removed += 1
-
-    def _end(self, version: FileVersion, first: int) -> None:
-        self._closed.append((version.path, first))
-        self._tree_digest -= row_hash(version)
+                self._recorder.removed += 1
 
     # Storing: read what changed in order of likeness, record it in order of paths.
 
-    def _store(self, found: list[_Found]) -> None:
-        """Read the files of a window, and set their rows aside for the commit. Empties the list."""
-        window = []
-        regular = []
-        for path, status, first in found:
-            changed = _Changed(path, first)
-            window.append(changed)
-            if kind_of(status.st_mode) == b"f":
-                regular.append((changed, status))
-            else:
-                self._record_special(changed, status)
-        found.clear()
-        regular.sort(key=_likeness, reverse=True)
-        while regular:  # a status takes a KB, and is let go when its file was read
-            self._record_file(*regular.pop())
-        self._writer.settle()
-        old = {}
+    def _store(self, window: list[_Found]) -> None:
+        """Read the files of a window, and set the rows of all its entries aside for the commit. Empties the list."""
+        known: Known = {}
         if self._source_id is not None:
-            paths = [changed.path for changed in window if changed.first is not None]
-            old = {
-                version.path: (version, first)
-                for version, first, _ in catalog.load_versions(self._database, self._source_id, paths)
-            }
-        for changed in window:
-            self._count(changed, *old.get(changed.path, (None, 0)))
+            paths = [path for path, _, first in window if first is not None]
+            for version, first, _ in catalog.load_versions(self._database, self._source_id, paths):
+                known[version.path] = (version, first)
+        rows: list[Optional[catalog.VersionRow]] = [None] * len(window)
+        regular = []
+        for index, (path, status, _) in enumerate(window):
+            if (status.st_mode & 0o170000) == 0o100000:
+                regular.append(index)
+            else:
+                rows[index] = self._record_special(path, status, known)
+        names = [_likeness(path) for path, _, _ in window]
+        regular.sort(key=names.__getitem__, reverse=True)
+        del names
+        while regular:
+            index = regular.pop()
+            path, status, _ = window[index]
+            window[index] = _DONE  # a status takes a KB, and is let go when its file was read
+            rows[index] = self._record_file(path, status, known)
+        window.clear()
+        self._rows.extend(row for row in rows if row is not None)
 
-    def _count(self, changed: _Changed, old: Optional[FileVersion], first: int) -> None:
-        """Decide what an entry is by comparison with its last version, and set its row aside."""
-        new = changed.new
-        if new is None:  # it could not be saved
-            if old is not None:
-                self._end(old, first)
-                self._removed += changed.gone and old.kind != b"d"
-            return
-        version = new.version
-        if changed.content is not None:
-            version.hash = changed.content.digest
-            new.ordinal = changed.content.ordinal
-        is_file = version.kind != b"d"
-        if is_file:
-            self._files += 1
-            self._size += version.size
-        else:
-            self._directories += 1
-        if old == version:
-            self._unchanged += is_file
-            self._stamps.append((version.path, first, new.ctime_ns, new.inode))
-            return
-        if old is None:
-            self._new += is_file
-        else:
-            self._changed += is_file
-            self._end(old, first)
-        self._tree_digest += row_hash(version)
-        self._spool.append(new.parameters())
+    def _record_file(self, path: bytes, status: os.stat_result, known: Known) -> Optional[catalog.VersionRow]:
+        """Store a regular file's bytes and record it."""
+        self._done_files += 1
+        if self._reporter.active:
+            self._report_reading(path)
+        stored = self._links.get((status.st_dev, status.st_ino)) if status.st_nlink > 1 else None
+        if stored is None:
+            try:
+                stored = self._saver.save(path, status)
+            except FileChangedError as exc:
+                self._problem("changed-kind", path, str(exc))
+                self._recorder.lose(path, known, gone=False)
+                return None
+            except OSError as exc:
+                if exc.errno != errno.ENOENT:
+                    self._problem("unreadable", path, f"cannot be read: {exc.strerror or exc}")
+                self._recorder.lose(path, known, gone=exc.errno == errno.ENOENT)
+                return None
+            if stored.status.st_nlink > 1:  # of what was opened: another file may have taken the name meanwhile
+                self._links[stored.status.st_dev, stored.status.st_ino] = stored
+        status, (size, digest, ordinal), sparse, xattrs = stored
+        return self._recorder.record(path, b"f", status, known, size, digest, ordinal, sparse, None, None, xattrs)
 
-    def _record_special(self, changed: _Changed, status: os.stat_result) -> None:
+    def _record_special(self, path: bytes, status: os.stat_result, known: Known) -> Optional[catalog.VersionRow]:
         """Record a directory, symlink, FIFO, socket or device: everything that has no bytes."""
-        path = changed.path
         kind = kind_of(status.st_mode)
         if kind is None:
             self._problem("unsupported", path, "is of a kind that cannot be saved")
-            return
+            self._recorder.lose(path, known, gone=False)
+            return None
         try:
             target = self._source.read_link(path) if kind == b"l" else None
             xattrs = read_xattrs(self._source.unfollowed(path))
         except OSError as exc:
             if exc.errno in (errno.EINVAL, errno.ENOTDIR):
                 self._problem("changed-kind", path, "became another kind of file while the tree was walked")
-            else:
-                changed.gone = exc.errno == errno.ENOENT
-                if not changed.gone:
-                    self._problem("unreadable", path, f"cannot be read: {exc.strerror}")
-            return
-        version = self._version(path, kind, status)
-        version.target = target
-        version.xattrs = xattrs
-        version.rdev = status.st_rdev if kind in b"cb" else None
-        changed.new = self._new_version(version, status)
-
-    def _record_file(self, changed: _Changed, status: os.stat_result) -> None:
-        """Store a regular file's bytes and record it."""
-        path = changed.path
-        self._done_files += 1
-        self._report_reading(path)
-        inode = (status.st_dev, status.st_ino)
-        stored = self._links.get(inode) if status.st_nlink > 1 else None
-        if stored is None:
-            try:
-                stored = self._saver.save(path, status)
-            except FileChangedError as exc:
-                self._problem("changed-kind", path, str(exc))
-                return
-            except OSError as exc:
-                changed.gone = exc.errno == errno.ENOENT
-                if not changed.gone:
-                    self._problem("unreadable", path, f"cannot be read: {exc.strerror or exc}")
-                return
-            if stored.status.st_nlink > 1:  # of what was opened: another file may have taken the name meanwhile
-                self._links[stored.status.st_dev, stored.status.st_ino] = stored
-        version = self._version(path, b"f", stored.status)
-        version.size = stored.content.size
-        version.sparse = stored.sparse
-        version.xattrs = stored.xattrs
-        changed.new = self._new_version(version, stored.status)
-        changed.content = stored.content
+            elif exc.errno != errno.ENOENT:
+                self._problem("unreadable", path, f"cannot be read: {exc.strerror}")
+            self._recorder.lose(path, known, gone=exc.errno == errno.ENOENT)
+            return None
+        rdev = status.st_rdev if kind in b"cb" else None
+        return self._recorder.record(path, kind, status, known, rdev=rdev, target=target, xattrs=xattrs)
 
     def _report_reading(self, path: bytes = b"") -> None:
         if self._reporter.active:
             self._reporter.report("read", done_files=self._done_files, done_bytes=self._saver.read_bytes, path=path)
-
-    def _version(self, path: bytes, kind: bytes, status: os.stat_result) -> FileVersion:
-        mtime_ns = clamp_ns(status.st_mtime_ns)
-        if mtime_ns != status.st_mtime_ns:
-            self._problem("time-out-of-range", path, "its modification time does not fit; saved with the nearest one")
-        link = None
-        if status.st_nlink > 1 and kind != b"d":
-            link = b"%s:%d" % (self._devices.get(status.st_dev, path), status.st_ino)
-        return FileVersion(
-            path,
-            kind,
-            status.st_mode & 0o7777,
-            status.st_uid,
-            status.st_gid,
-            user_name(status.st_uid),
-            group_name(status.st_gid),
-            mtime_ns,
-            0,
-            None,
-            False,
-            None,
-            None,
-            None,
-            link,
-        )
-
-    def _new_version(self, version: FileVersion, status: os.stat_result) -> catalog.NewVersion:
-        return catalog.NewVersion(version, trusted_ctime_ns(status, self._started_ns), signed_inode(status.st_ino))
 
     def _unlisted(self, path: bytes, exc: OSError) -> None:
         self._problem("unreadable", path, f"cannot be listed: {exc.strerror}")
@@ -410,19 +322,20 @@ class _Attempt:
     def _commit(self) -> catalog.SnapshotRow:
         database = self._database
         options = self._options
+        recorder = self._recorder
         ids = self._writer.ids
-        with database.transaction():
-            database.execute("PRAGMA defer_foreign_keys=ON")  # what a prune took meanwhile is counted below
+        # What a prune took meanwhile is counted by reference.
+        with database.without_foreign_keys(), database.transaction():
             source = catalog.source_id(database, options.host, self._source.root, create=True)
             assert source is not None
             if catalog.newest_snapshot(database, source) != self._base:
                 raise _BaseMovedError
             number = catalog.next_snapshot_id(database)
             if self._base is not None:
-                catalog.close_versions(database, source, self._base, self._closed)
-                catalog.update_stamps(database, source, self._stamps)
+                catalog.close_versions(database, source, self._base, recorder.closed)
+                catalog.update_stamps(database, source, recorder.stamps)
             counts = array("I", bytes(4 * len(ids)))
-            catalog.insert_versions(database, source, number, self._base is not None, self._spool.drain(counts), ids)
+            catalog.insert_versions(database, source, number, self._base is not None, self._rows.drain(counts), ids)
             distinct = reference(database, number, ids, counts)
             return catalog.insert_snapshot(
                 database,
@@ -433,15 +346,15 @@ class _Attempt:
                     root=self._source.root,
                     started_ns=self._started_ns,
                     finished_ns=self._clock(),
-                    files=self._files,
-                    directories=self._directories,
-                    size=self._size,
+                    files=recorder.files,
+                    directories=recorder.directories,
+                    size=recorder.size,
                     distinct_size=distinct,
                     skipped_files=len(self._skipped),
                     problem_files=len({problem.path for problem in self._problems}),
                     note=options.note,
                     tags=options.tags,
-                    tree_digest=to_bytes(self._tree_digest % MODULUS),
+                    tree_digest=to_bytes(recorder.tree_digest % MODULUS),
                 ),
             )
 
@@ -455,9 +368,9 @@ def _is_within(path: bytes, others: set[bytes]) -> bool:
     return b"." in others
 
 
-def _likeness(item: tuple[_Changed, os.stat_result]) -> tuple[bytes, bytes]:
+def _likeness(path: bytes) -> tuple[bytes, bytes]:
     """Return a key by which versions and copies of a file sort together: extension, then name."""
-    name = item[0].path.rpartition(b"/")[2]
+    name = path.rpartition(b"/")[2]
     return name.rpartition(b".")[2], name
 
 

@@ -7,9 +7,9 @@ be recorded or removed is decided by the operations.
 from __future__ import annotations
 
 import json
-from itertools import product
+from itertools import groupby, product
 from operator import itemgetter
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
 
 import attrs
 
@@ -21,8 +21,8 @@ from .digest import FileVersion, snapshot_digest
 
 __all__ = [
     "CatalogFile",
-    "NewVersion",
     "SnapshotRow",
+    "VersionRow",
     "close_versions",
     "current_files",
     "files_of",
@@ -38,6 +38,7 @@ __all__ = [
     "source_id",
     "update_distinct_size",
     "update_stamps",
+    "version_row",
 ]
 
 #: Rows read at a time. A page takes a few ms, and no lock is held between pages.
@@ -309,9 +310,9 @@ _LOCATION_TYPES = frozenset({(int, int, int, int), (int, int, type(None), type(N
 def _file_version(row: Sequence[Any]) -> FileVersion:
     """Return a version; a damaged row gives one of the unknown kind ``?``."""
     if tuple(map(type, row[:15])) in _VERSION_TYPES:
-        return FileVersion(*row[:15])
+        return FileVersion._make(row[:15])
     path = row[0] if isinstance(row[0], bytes) else str(row[0]).encode()
-    return FileVersion(path, b"?", 0, 0, 0, b"", b"", 0, 0, None, False, None, None, None, None)
+    return FileVersion(path, b"?", 0, 0, 0, b"", b"", 0, 0, None, 0, None, None, None, None)
 
 
 def files_of(database: Database, snapshot: SnapshotRow) -> Iterator[CatalogFile]:
@@ -339,44 +340,36 @@ def files_of(database: Database, snapshot: SnapshotRow) -> Iterator[CatalogFile]
     find_snapshot(database, snapshot.id)  # pruned meanwhile, its files would have ended too early
 
 
-@attrs.define(eq=False)
-class NewVersion:
-    """A version that a snapshot adds: what users see, and what the next walk compares with.
+#: What :func:`insert_versions` inserts, in the order of its columns; plain values, so that it can be set aside.
+VersionRow = Tuple[Any, ...]
 
-    Attributes:
+
+def version_row(version: FileVersion, ctime_ns: Optional[int], inode: Optional[int], ordinal: int) -> VersionRow:
+    """Return the row of a version.
+
+    What is UTF-8, as nearly all names are, is bound as text: a cast takes longer than the rest of the row. Of other
+    rows all texts are left as bytes.
+
+    Args:
         version: Its fields.
         ctime_ns: Change time if it can be trusted, else None.
         inode: Inode number as stored.
-        ordinal: Of its content in the writer, -1 if it has none.
+        ordinal: Of its content, -1 if it has none.
     """
-
-    version: FileVersion
-    ctime_ns: Optional[int]
-    inode: Optional[int]
-    ordinal: int = -1
-
-    def parameters(self) -> tuple[Any, ...]:
-        """Return what the row is made of, the ordinal last; plain values that can be set aside until the commit."""
-        v = self.version
-        return (
-            v.path,
-            v.kind,
-            v.mode,
-            v.uid,
-            v.gid,
-            v.user,
-            v.group,
-            v.mtime_ns,
-            v.size,
-            1 if v.sparse else 0,
-            v.rdev,
-            v.target,
-            v.xattrs,
-            v.link,
-            self.ctime_ns,
-            self.inode,
-            self.ordinal,
+    path, kind, mode, uid, gid, user, group, mtime_ns, size, _, sparse, rdev, target, xattrs, link = version
+    texts: tuple[Any, ...] = (path, kind, user, group, target, link)
+    try:
+        texts = (
+            path.decode(),
+            kind.decode(),
+            user.decode(),
+            group.decode(),
+            None if target is None else target.decode(),
+            None if link is None else link.decode(),
         )
+    except UnicodeDecodeError:
+        pass
+    return (*texts, mode, uid, gid, mtime_ns, size, sparse, rdev, xattrs, ctime_ns, inode, ordinal)
 
 
 def insert_versions(
@@ -384,23 +377,30 @@ def insert_versions(
     source: int,
     snapshot: int,
     added: bool,
-    rows: Iterable[tuple[Any, ...]],
+    rows: Iterable[VersionRow],
     contents: Sequence[int],
 ) -> None:
     """Insert file versions that begin with a snapshot, best in byte order of their paths.
 
     Args:
         added: False for the source's first snapshot.
-        rows: What :meth:`NewVersion.parameters` returned.
+        rows: From :func:`version_row`.
         contents: Id of each content by ordinal.
     """
-    database.executemany(
-        "INSERT INTO files (source, first, added, path, kind, mode, uid, gid, user, grp, mtime_ns, size, sparse, rdev, "
-        f"target, xattrs, link, ctime_ns, inode, content) VALUES ({source}, {snapshot}, {1 if added else 0}, "
-        "CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?, ?, CAST(? AS TEXT), ?, "
-        "CAST(? AS TEXT), ?, ?, ?)",
-        ((*row[:-1], contents[row[-1]] if row[-1] >= 0 else None) for row in rows),
+    sql = (
+        "INSERT INTO files (source, first, added, path, kind, user, grp, target, link, mode, uid, gid, mtime_ns, size, "
+        f"sparse, rdev, xattrs, ctime_ns, inode, content) VALUES ({source}, {snapshot}, {1 if added else 0}, %s, "
+        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
     )
+    as_text = sql % ", ".join(["?"] * 6)
+    cast = sql % ", ".join(["CAST(? AS TEXT)"] * 6)
+    bound = ((*row[:-1], contents[row[-1]] if row[-1] >= 0 else None) for row in rows)
+    for undecodable, group in groupby(bound, key=_is_undecodable):
+        database.executemany(cast if undecodable else as_text, group)
+
+
+def _is_undecodable(row: VersionRow) -> bool:
+    return isinstance(row[0], bytes)
 
 
 def close_versions(database: Database, source: int, base: int, keys: Iterable[tuple[bytes, int]]) -> None:

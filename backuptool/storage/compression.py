@@ -47,13 +47,13 @@ def _new_compressor() -> Any:
     return module.ZstdCompressor({module.CParameter.compressionLevel: LEVEL, module.CParameter.checksumFlag: 1})
 
 
-def compress(data: bytes) -> tuple[str, bytes]:
+def compress(data: bytes | memoryview) -> tuple[str, bytes]:
     """Return (codec, bytes): one zstd frame with checksum and content size, or the data itself if that is smaller."""
     compressor = getattr(_local, "compressor", None)
     if compressor is None:
         compressor = _local.compressor = _new_compressor()
     frame: bytes = compressor.compress(data, compressor.FLUSH_FRAME)
-    return (ZSTD, frame) if len(frame) < len(data) else (RAW, data)
+    return (ZSTD, frame) if len(frame) < len(data) else (RAW, bytes(data))
 
 
 def decompress(codec: str, data: bytes, size: int) -> bytes:

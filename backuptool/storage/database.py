@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from contextlib import contextmanager
+import threading
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Iterable, Iterator, NoReturn, Optional, Sequence
 
@@ -38,7 +39,7 @@ _CACHE_KIB = 4096
 
 
 class Database:
-    """An open repository file. Not for two threads at once; take one connection each.
+    """An open repository file. Statements of several threads run one after the other; transactions are one thread's.
 
     Attributes:
         path: The file, as an absolute path.
@@ -48,6 +49,7 @@ class Database:
         self.path = path
         self._connection = connection
         self._identity = _identity(path)
+        self._guard = threading.RLock()
 
     def same_file(self) -> bool:
         """Tell whether the path still names the file that this connection has open."""
@@ -152,10 +154,11 @@ class Database:
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Run a statement and return all its rows; no cursor stays open to hold a lock."""
-        try:
-            return self._connection.execute(sql, parameters).fetchall()
-        except _DRIVER_ERRORS as exc:
-            self._fail(exc)
+        with self._guard:
+            try:
+                return self._connection.execute(sql, parameters).fetchall()
+            except _DRIVER_ERRORS as exc:
+                self._fail(exc)
 
     def value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row, or None if there is no row."""
@@ -182,17 +185,19 @@ class Database:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement that changes rows and return how many it changed."""
-        try:
-            return self._connection.execute(sql, parameters).rowcount
-        except _DRIVER_ERRORS as exc:
-            self._fail(exc)
+        with self._guard:
+            try:
+                return self._connection.execute(sql, parameters).rowcount
+            except _DRIVER_ERRORS as exc:
+                self._fail(exc)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """Run a statement for each row of parameters and return how many rows changed in all."""
-        try:
-            return self._connection.executemany(sql, rows).rowcount
-        except _DRIVER_ERRORS as exc:
-            self._fail(exc)
+        with self._guard:
+            try:
+                return self._connection.executemany(sql, rows).rowcount
+            except _DRIVER_ERRORS as exc:
+                self._fail(exc)
 
     @contextmanager
     def transaction(self, *, rollback: bool = False) -> Iterator[None]:
@@ -208,12 +213,28 @@ class Database:
         except BaseException:
             if self._connection.in_transaction:
                 try:
-                    self._connection.execute("ROLLBACK")
+                    with self._guard:
+                        self._connection.execute("ROLLBACK")
                 except sqlite3.Error:
                     # The journal is still there: whoever opens the file next rolls it back. Nothing else may use
                     # this connection.
                     self._connection.close()
             raise
+
+    @contextmanager
+    def without_foreign_keys(self) -> Iterator[None]:
+        """Leave out SQLite's enforcement of foreign keys, which costs a look-up a row, in the transactions within.
+
+        For who sees to it that every reference holds; ``check`` looks at all of them.
+        """
+        self.execute("PRAGMA foreign_keys=OFF")
+        try:
+            yield
+        except BaseException:
+            with suppress(BackuptoolError):  # the connection may be closed by now
+                self.execute("PRAGMA foreign_keys=ON")
+            raise
+        self.execute("PRAGMA foreign_keys=ON")
 
     @contextmanager
     def read_transaction(self) -> Iterator[None]:

@@ -37,6 +37,12 @@ PACK_SIZE = 2 << 20
 #: Bytes that no pack exceeds: a forged file cannot make a reader take more memory than this.
 MAX_PACK_SIZE = 16 << 20
 
+#: Room for a pack that is not quite full, one content more, and the byte by which a file that grows gives itself away.
+_BUFFER_BYTES = PACK_SIZE + (1 << 20)
+
+#: Packs that wait to be compressed, so that the compressing threads have work while none is read.
+_QUEUED = 2
+
 #: Bytes of decompressed packs kept by a reader. Contents are asked for in the order of packs, so little is enough.
 _CACHE_BYTES = 16 << 20
 
@@ -64,7 +70,8 @@ class CompressedPack:
 class PackCompressor:
     """Compresses packs in threads, while the caller goes on reading; gives them back in the order they came.
 
-    Not more than a few packs are under way at any time, so memory is bounded. A context manager.
+    The caller fills a buffer and hands it over. There are only so many, and they are used again, so memory is bounded.
+    A context manager.
     """
 
     def __init__(self) -> None:
@@ -72,34 +79,36 @@ class PackCompressor:
 
         workers = max(1, min(os.cpu_count() or 1, 16))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="backuptool-compress")
-        self._limit = workers + 1
-        self._waiting: Deque[tuple[list[tuple[int, bytes, int]], int, Future[tuple[str, bytes]]]] = deque()
+        self._limit = workers + _QUEUED
+        self._waiting: Deque[tuple[list[tuple[int, bytes, int]], int, memoryview, Future[tuple[str, bytes]]]] = deque()
+        self._free: list[memoryview] = []
 
     def __enter__(self) -> PackCompressor:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for _, _, future in self._waiting:
+        for *_, future in self._waiting:
             future.cancel()
         self._pool.shutdown(wait=True)
 
-    def submit(self, members: list[tuple[int, bytes, int]], pieces: Sequence[bytes | memoryview], size: int) -> None:
-        """Take over a full pack."""
-        self._waiting.append((members, size, self._pool.submit(_join_and_compress, pieces)))
+    def buffer(self) -> memoryview:
+        """Return an empty buffer for a pack: it is full at ``PACK_SIZE``, and has room for one content more."""
+        return self._free.pop() if self._free else memoryview(bytearray(_BUFFER_BYTES))
+
+    def submit(self, members: list[tuple[int, bytes, int]], buffer: memoryview, size: int) -> None:
+        """Take over a full pack: its members, and the buffer with that many bytes in it."""
+        self._waiting.append((members, size, buffer, self._pool.submit(compress, buffer[:size])))
 
     def finished(self, *, wait_for_all: bool = False) -> Iterator[CompressedPack]:
         """Yield finished packs; waits only where too many are under way, or for all of them."""
         while self._waiting:
-            members, size, future = self._waiting[0]
+            members, size, buffer, future = self._waiting[0]
             if not (wait_for_all or len(self._waiting) > self._limit or future.done()):
                 return
             codec, data = future.result()
             self._waiting.popleft()
+            self._free.append(buffer)
             yield CompressedPack(members, size, codec, data)
-
-
-def _join_and_compress(pieces: Sequence[bytes | memoryview]) -> tuple[str, bytes]:
-    return compress(b"".join(pieces))
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import marshal
 from array import array
-from typing import Any, Iterator
+from typing import Any, Iterable, Iterator
 
 from .compression import compress, decompress
 
@@ -20,19 +20,25 @@ class Spool:
     """Rows set aside until the commit, compressed: a million takes some 40 MB, and nothing is written to a disk."""
 
     def __init__(self) -> None:
-        self.rows = 0
+        self._closed_rows = 0
         self._open: list[tuple[Any, ...]] = []
         self._batches: list[tuple[str, int, bytes]] = []
 
-    def append(self, row: tuple[Any, ...]) -> None:
-        """Add a row of plain values; the last one is the ordinal of its content."""
-        self.rows += 1
-        self._open.append(row)
-        if len(self._open) >= _BATCH_ROWS:
-            data = marshal.dumps(self._open)
-            codec, packed = compress(data)
-            self._batches.append((codec, len(data), packed))
-            self._open = []
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return self._closed_rows + len(self._open)
+
+    def extend(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        """Add rows of plain values; the last one of each is the ordinal of its content."""
+        for row in rows:
+            self._open.append(row)
+            if len(self._open) >= _BATCH_ROWS:
+                data = marshal.dumps(self._open)
+                codec, packed = compress(data)
+                self._batches.append((codec, len(data), packed))
+                self._closed_rows += len(self._open)
+                self._open = []
 
     def drain(self, counts: array[int]) -> Iterator[tuple[Any, ...]]:
         """Yield the rows in the order they came, and count the uses of each ordinal."""

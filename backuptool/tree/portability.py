@@ -86,6 +86,24 @@ else:
             os.removexattr(target, name, follow_symlinks=False)
 
 
+if hasattr(os, "preadv"):
+
+    def read_into(descriptor: int, room: memoryview) -> int:
+        """Read the beginning of a file, as much as there is room for, and return how many bytes came.
+
+        Of a FIFO, socket or terminal that took the file's place nothing is read: they have no beginning.
+        """
+        return os.preadv(descriptor, (room,), 0)
+
+else:  # pragma: no cover (not Linux)
+
+    def read_into(descriptor: int, room: memoryview) -> int:
+        """Read the beginning of a file, as much as there is room for, and return how many bytes came."""
+        data = os.read(descriptor, len(room))
+        room[: len(data)] = data
+        return len(data)
+
+
 if hasattr(os, "SEEK_DATA"):
 
     def next_data(descriptor: int, offset: int, size: int) -> int:

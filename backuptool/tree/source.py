@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
+from operator import itemgetter
 from typing import Any, Callable, Iterator, Optional
 
 import attrs
@@ -17,11 +19,15 @@ from ..errors import SourceError
 from .confined import ConfinedRoot, split
 from .exclusions import CACHE_TAG, CACHE_TAG_SIGNATURE, Exclusions
 from .metadata import read_xattrs
-from .portability import HAS_DIR_FD, O_NOATIME, OPEN_DIRECTORY, OPEN_FILE, next_data, next_hole
+from .portability import HAS_DIR_FD, O_NOATIME, OPEN_DIRECTORY, OPEN_FILE, next_data, next_hole, read_into
 
 __all__ = ["FileChangedError", "OpenFile", "Source"]
 
 _READ = 1 << 20
+
+_ENCODING = sys.getfilesystemencoding()
+
+_READ_FLAGS = OPEN_FILE | O_NOATIME
 
 # Directories kept open along the way down; deeper ones are opened anew from the root.
 _DEEP = 100
@@ -55,6 +61,7 @@ class Source:
             with os.scandir(self.root):
                 pass
             self._confined = ConfinedRoot(self.root)
+            self._prefix = self.root.rstrip(b"/") + b"/"
         except OSError as exc:
             hint = "check the spelling" if exc.errno == errno.ENOENT else "nothing was saved"
             raise SourceError(f"cannot read {shown}: {exc.strerror}; {hint}", shown) from exc
@@ -157,13 +164,13 @@ class Source:
             entries = []
             with listing:
                 for entry in listing:
-                    name = os.fsencode(entry.name)
+                    name = entry.name.encode(_ENCODING, "surrogateescape")
                     entries.append((name, entry))
                     if entry.is_dir(follow_symlinks=False):
                         entries.append((name + b"/", entry))
             if exclusions.markers or exclusions.caches:
                 entries = self._within_markers(path, entries, exclusions)
-            entries.sort(key=_by_name)
+            entries.sort(key=itemgetter(0))
             frame.entries = iter(entries)
             if depth >= _DEEP:
                 frame.entries = iter([(name, _lstat(entry)) for name, entry in entries])
@@ -198,40 +205,38 @@ class Source:
         finally:
             os.close(descriptor)
 
-    def read_small(
-        self, path: bytes, expected: os.stat_result
-    ) -> Optional[tuple[bytes, os.stat_result, Optional[bytes]]]:
-        """Return (bytes, status, extended attributes) of a small regular file, in as few calls as possible.
+    def read_small(self, path: bytes, expected: os.stat_result, room: memoryview) -> Optional[bytes]:
+        """Read a small regular file in as few calls as possible, and return its extended attributes, b"" if none.
 
-        Returns None where anything is out of the ordinary: it was replaced, it changes, it has holes, or it cannot be
-        opened. :meth:`open_file` then finds out. Nearly all files take this way.
+        Returns None where anything is out of the ordinary: it is not as it was listed, it changes, it has holes, or it
+        cannot be opened. :meth:`open_file` then finds out. Nearly all files take this way.
+
+        Args:
+            path: Of the file.
+            expected: Its status when it was listed.
+            room: Where its bytes go: one more than it has, so that one that grows is noticed.
         """
+        size = expected.st_size
+        if getattr(expected, "st_blocks", 0) * 512 < size:
+            return None
         try:
-            descriptor = os.open(self.root + b"/" + path, OPEN_FILE | O_NOATIME)
+            descriptor = os.open(self._prefix + path, _READ_FLAGS)
         except OSError:
             return None
         try:
-            status = os.fstat(descriptor)
-            size = status.st_size
-            if (
-                status.st_ino != expected.st_ino
-                or status.st_dev != expected.st_dev
-                or status.st_ctime_ns != expected.st_ctime_ns
-                or (status.st_mode & 0o170000) != 0o100000
-                or size != expected.st_size
-                or status.st_blocks * 512 < size
-            ):
-                return None
-            data = os.read(descriptor, size + 1)
+            read = read_into(descriptor, room)
             now = os.fstat(descriptor)
             if (
-                len(data) != size
+                read != size
+                or now.st_ino != expected.st_ino
+                or now.st_ctime_ns != expected.st_ctime_ns
+                or now.st_mtime_ns != expected.st_mtime_ns
                 or now.st_size != size
-                or now.st_mtime_ns != status.st_mtime_ns
-                or now.st_ctime_ns != status.st_ctime_ns
+                or now.st_dev != expected.st_dev
+                or now.st_mode != expected.st_mode
             ):
                 return None
-            return data, status, read_xattrs(descriptor)
+            return read_xattrs(descriptor) or b""
         except OSError:
             return None
         finally:
@@ -248,9 +253,9 @@ class Source:
             OSError: It cannot be opened.
             FileChangedError: It is no regular file any more.
         """
-        full = self.root + b"/" + path
+        full = self._prefix + path
         try:
-            descriptor = os.open(full, OPEN_FILE | O_NOATIME)
+            descriptor = os.open(full, _READ_FLAGS)
         except OSError as exc:
             descriptor = self._open_otherwise(path, full, exc)
         try:
@@ -380,10 +385,6 @@ class OpenFile:
             end = next_hole(self.descriptor, begin, size)
             os.lseek(self.descriptor, begin, os.SEEK_SET)
             yield begin, end
-
-
-def _by_name(item: tuple[bytes, object]) -> bytes:
-    return item[0]
 
 
 def _lstat(entry: os.DirEntry[str]) -> object:

@@ -1,0 +1,267 @@
+"""Examining packs: read, decompress and hash them, in this process and in others beside it.
+
+Owns how the work is divided. What is made of the findings is check's business. Hashing gives Python's lock back and
+takes it again for every content, so two threads that hash hardly run faster than one; processes do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from hashlib import sha256
+from typing import Deque, Iterator, Optional, Sequence
+
+import attrs
+
+from ..errors import ContentMissingError, CorruptionError
+from ..storage.database import Database
+from ..storage.packs import read_pack, unpack
+
+__all__ = ["Examination", "PackReport", "examine", "serve"]
+
+#: Packs that a process is given at a time.
+_BATCH = 8
+
+#: Packs for which it does not pay to start a process, which takes 0.1 s: a pack takes 5 ms.
+_FEW = 64
+
+#: Processes beside this one; each takes 40 MB.
+_MOST_HELPERS = 15
+
+#: What a helper runs: with this process's search path, and nothing of the environment or the current directory.
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.stdin.readline()); "
+    "from backuptool.operations.examining import serve; serve()"
+)
+
+
+@attrs.frozen
+class PackReport:
+    """What was found in one pack.
+
+    Attributes:
+        pack: Its id.
+        read_bytes: Bytes of contents that were read, decompressed.
+        damage: What is wrong with the pack, None if nothing is.
+        damaged: (content id, hash, what is wrong) of contents that cannot be given back.
+    """
+
+    pack: int
+    read_bytes: int = 0
+    damage: Optional[str] = None
+    damaged: tuple[tuple[int, bytes, str], ...] = ()
+
+    def to_line(self) -> str:
+        """Return it as one line of JSON."""
+        damaged = [(content, digest.hex(), why) for content, digest, why in self.damaged]
+        return json.dumps((self.pack, self.read_bytes, self.damage, damaged)) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> PackReport:
+        """Return what :meth:`to_line` wrote.
+
+        Raises:
+            ValueError: It is something else.
+        """
+        try:
+            pack, read_bytes, damage, damaged = json.loads(line)
+            hurt = tuple((content, bytes.fromhex(name), why) for content, name, why in damaged)
+        except (TypeError, ValueError) as exc:
+            raise ValueError(f"not a report: {line!r}") from exc
+        return cls(pack, read_bytes, damage, hurt)
+
+
+def examine(database: Database, pack: int) -> PackReport:
+    """Read, decompress and hash a pack. Its members and its bytes are read in one state of the database."""
+    members: Sequence[Sequence[object]] = ()
+    try:
+        with database.read_transaction():
+            members = database.query(
+                "SELECT id, hash, size, offset FROM contents WHERE pack = ? ORDER BY offset", (pack,)
+            )
+            stored = read_pack(database, pack)
+    except CorruptionError as exc:
+        return _unreadable(database, pack, exc, bool(members))
+    unpacked = unpack(*stored)
+    view = memoryview(unpacked.data)
+    damaged = []
+    read_bytes = 0
+    for content, digest, size, offset in members:
+        if not (
+            isinstance(content, int) and isinstance(digest, bytes) and isinstance(size, int) and isinstance(offset, int)
+        ):
+            continue  # the row is damaged, and is named by whoever looks at the catalog
+        if sha256(view[offset : offset + size]).digest() != digest:
+            damaged.append((content, digest, unpacked.damage or "its bytes do not have its hash"))
+        read_bytes += size
+    return PackReport(pack, read_bytes, unpacked.damage, tuple(damaged))
+
+
+def _unreadable(database: Database, pack: int, exc: CorruptionError, known: bool) -> PackReport:
+    if not known and isinstance(exc, ContentMissingError):
+        return PackReport(pack)  # a prune has emptied it meanwhile
+    try:
+        members = database.query("SELECT id, hash FROM contents WHERE pack = ?", (pack,))
+    except CorruptionError:
+        members = []
+    why = f"pack {pack} cannot be read"
+    damaged = ((content, digest if isinstance(digest, bytes) else b"", why) for content, digest in members)
+    return PackReport(pack, 0, f"it cannot be read: {exc}", tuple(damaged))
+
+
+def serve() -> None:
+    """Examine packs for another process: a path first, then a line of pack ids at a time, until there are no more."""
+    path = json.loads(sys.stdin.readline())
+    database = Database.open(path, 10.0)
+    for line in sys.stdin:
+        for pack in json.loads(line):
+            sys.stdout.write(examine(database, pack).to_line())
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+
+
+class _Work:
+    """Packs that are still to be examined, and what was found; for several threads."""
+
+    def __init__(self, packs: Sequence[int]) -> None:
+        self._batches: Deque[Sequence[int]] = deque(
+            packs[begin : begin + _BATCH] for begin in range(0, len(packs), _BATCH)
+        )
+        self._reports: Deque[PackReport] = deque()
+
+    def take(self) -> Sequence[int]:
+        """Return some packs, none if all are taken."""
+        try:
+            return self._batches.popleft()
+        except IndexError:
+            return ()
+
+    def give_back(self, packs: Sequence[int]) -> None:
+        """Let someone else examine these."""
+        self._batches.append(packs)
+
+    def found(self, reports: Sequence[PackReport]) -> None:
+        """Add what was found."""
+        self._reports.extend(reports)
+
+    def reports(self) -> Iterator[PackReport]:
+        """Yield what was found since the last time."""
+        while self._reports:
+            yield self._reports.popleft()
+
+
+class _Helper:
+    """A process that examines packs, and the thread that feeds it."""
+
+    def __init__(self, path: str, work: _Work) -> None:
+        self._work = work
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="ascii",
+            start_new_session=True,  # an interrupt from the terminal is for this process alone, which ends the others
+        )
+        self._hello = f"{json.dumps(sys.path)}\n{json.dumps(path)}\n"
+        self._thread = threading.Thread(target=self._feed, name="backuptool-examine", daemon=True)
+        self._thread.start()
+
+    def _feed(self) -> None:
+        """Hand out work until there is none; what the process does not answer for is done by others."""
+        process, work = self._process, self._work
+        assert process.stdin is not None
+        assert process.stdout is not None
+        packs: Sequence[int] = ()
+        try:
+            process.stdin.write(self._hello)
+            while True:
+                packs = work.take()
+                if not packs:
+                    return
+                process.stdin.write(json.dumps(list(packs)) + "\n")
+                process.stdin.flush()
+                reports = [PackReport.from_line(process.stdout.readline()) for _ in packs]
+                if process.stdout.readline() != "\n" or [report.pack for report in reports] != list(packs):
+                    raise ValueError("no answer to what was asked")
+                work.found(reports)
+        except (OSError, ValueError):
+            work.give_back(packs)
+
+    def wait(self) -> None:
+        """Wait until it has nothing more to do."""
+        self._thread.join()
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._thread.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            try:
+                pipe.close()
+            except OSError:
+                pass  # it was killed with something unread
+        self._process.wait()
+
+
+class Examination:
+    """Examine packs, beside what is done in the meantime; a context manager.
+
+    Helpers begin at once, so that the caller can do something else before it asks for :meth:`reports`.
+
+    Args:
+        database: Where the packs are; used by :meth:`reports` only.
+        packs: Their ids.
+        helpers: Number of processes beside this one; by default as many as there are processors and it pays to start.
+    """
+
+    def __init__(self, database: Database, packs: Sequence[int], helpers: Optional[int] = None) -> None:
+        self._database = database
+        self._work = _Work(packs)
+        self._helpers: list[_Helper] = []
+        if helpers is None:
+            helpers = min((os.cpu_count() or 1) - 1, _MOST_HELPERS, len(packs) // _FEW)
+        if _is_python(sys.executable):
+            try:
+                for _ in range(helpers):
+                    self._helpers.append(_Helper(database.path, self._work))
+            except OSError:
+                pass  # no process to be had: those there are, and this one, do it
+
+    def __enter__(self) -> Examination:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for helper in self._helpers:
+            helper.end()
+
+    def reports(self) -> Iterator[PackReport]:
+        """Yield a report for each pack, in no order; this process takes its share."""
+        work = self._work
+        while True:
+            packs = work.take()
+            for pack in packs:
+                yield examine(self._database, pack)
+            yield from work.reports()
+            if not packs:
+                for helper in self._helpers:
+                    helper.wait()
+                yield from work.reports()
+                packs = work.take()  # given back by one that failed
+                if not packs:
+                    return
+                work.give_back(packs)
+
+
+def _is_python(executable: Optional[str]) -> bool:
+    """Tell whether this is an interpreter: in a frozen program, or one that embeds Python, it is something else."""
+    return (
+        bool(executable)
+        and os.path.basename(executable or "").lower().startswith(("python", "pypy"))
+        and not getattr(sys, "frozen", False)
+    )

@@ -1,0 +1,132 @@
+"""Recording what a snapshot holds: compare each entry with its last version, make its row, count.
+
+Owns what the commit writes of files and the figures of the result. What is read, and when it is committed, is the
+snapshot's business.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from ..storage.catalog import VersionRow, version_row
+from ..storage.digest import FileVersion, row_hash
+from ..tree.metadata import clamp_ns, signed_inode, trusted_ctime_ns
+from ..tree.portability import group_name, user_name
+
+__all__ = ["Known", "Recorder"]
+
+#: The last versions of paths, each with the snapshot that brought it.
+Known = Dict[bytes, Tuple[FileVersion, int]]
+
+_UNKNOWN = (None, 0)
+
+
+class Recorder:
+    """Makes the rows of one snapshot, and keeps count.
+
+    Args:
+        root: Status of the source's root.
+        started_ns: When the walk began, ns since 1970 UTC.
+        tree_digest: Of the snapshot that this one is based on, 0 if there is none.
+        on_problem: Called with kind, path and message.
+
+    Attributes:
+        files, directories, size: What the snapshot holds: entries, and bytes.
+        new, changed, unchanged, removed: Entries that are no directories.
+        tree_digest: Of the snapshot; not reduced to 256 bits.
+        closed: (path, first) of versions that end.
+        stamps: (path, first, ctime_ns, inode) of versions that go on, and were looked into.
+    """
+
+    def __init__(
+        self, root: os.stat_result, started_ns: int, tree_digest: int, on_problem: Callable[[str, bytes, str], None]
+    ) -> None:
+        self.files = self.directories = self.size = 0
+        self.new = self.changed = self.unchanged = self.removed = 0
+        self.tree_digest = tree_digest
+        self.closed: list[tuple[bytes, int]] = []
+        self.stamps: list[tuple[bytes, int, Optional[int], Optional[int]]] = []
+        self._problem = on_problem
+        self._started_ns = started_ns
+        # Where each file system begins. Its number may be another one after the next start, and inode numbers alone
+        # are the same on several of them.
+        self._devices = {root.st_dev: b""}
+        self._owners: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+
+    def enter(self, path: bytes, status: os.stat_result) -> None:
+        """Take note of an entry of the walk; must be called for the first one of each file system."""
+        self._devices.setdefault(status.st_dev, path)
+
+    def knows_device(self, device: int) -> bool:
+        """Tell whether an entry of a file system was seen."""
+        return device in self._devices
+
+    def keep(self, kind: bytes, size: int) -> None:
+        """Count an entry that is as the catalog has it."""
+        if kind == b"d":
+            self.directories += 1
+        else:
+            self.files += 1
+            self.unchanged += 1
+            self.size += size
+
+    def end(self, version: FileVersion, first: int) -> None:
+        """End a version: its path is gone, or has another one."""
+        self.closed.append((version.path, first))
+        self.tree_digest -= row_hash(version)
+
+    def lose(self, path: bytes, known: Known, *, gone: bool) -> None:
+        """End the last version of an entry that could not be saved; one that is gone counts as removed."""
+        old, first = known.get(path, _UNKNOWN)
+        if old is not None:
+            self.end(old, first)
+            self.removed += gone and old.kind != b"d"
+
+    def record(
+        self,
+        path: bytes,
+        kind: bytes,
+        status: os.stat_result,
+        known: Known,
+        size: int = 0,
+        digest: Optional[bytes] = None,
+        ordinal: int = -1,
+        sparse: int = 0,
+        rdev: Optional[int] = None,
+        target: Optional[bytes] = None,
+        xattrs: Optional[bytes] = None,
+    ) -> Optional[VersionRow]:
+        """Decide what an entry is by comparison with its last version, and return its row, if it needs a new one."""
+        mtime_ns = clamp_ns(status.st_mtime_ns)
+        if mtime_ns != status.st_mtime_ns:
+            self._problem("time-out-of-range", path, "its modification time does not fit; saved with the nearest one")
+        is_file = kind != b"d"
+        link = None
+        if is_file:
+            self.files += 1
+            self.size += size
+            if status.st_nlink > 1:
+                link = b"%s:%d" % (self._devices.get(status.st_dev, path), status.st_ino)
+        else:
+            self.directories += 1
+        numbers = uid, gid = status.st_uid, status.st_gid
+        names = self._owners.get(numbers)
+        if names is None:
+            names = self._owners[numbers] = (user_name(uid), group_name(gid))
+        fields = (path, kind, status.st_mode & 0o7777, uid, gid, *names, mtime_ns, size, digest, sparse, rdev, target)
+        version: Any = (*fields, xattrs, link)
+        ctime_ns = trusted_ctime_ns(status, self._started_ns)
+        inode = signed_inode(status.st_ino)
+        if path in known:
+            old, first = known[path]
+            if old == version:
+                self.unchanged += is_file
+                self.stamps.append((path, first, ctime_ns, inode))
+                return None
+            self.changed += is_file
+            self.end(old, first)
+        else:
+            self.new += is_file
+        self.tree_digest += row_hash(version)
+        return version_row(version, ctime_ns, inode, ordinal)
