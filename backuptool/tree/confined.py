@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 
-from .portability import FOLLOW_NOTHING, OPEN_DIRECTORY
+from .portability import FOLLOW_NOTHING, OPEN_DIRECTORY, descriptor_limit
 
 __all__ = ["ConfinedRoot", "split"]
 
-#: Open descriptors kept; the usual limit of a process is 1,024.
-_KEPT = 128
+#: Open descriptors kept: a part of those that a process may have, of which 1,024 are usual.
+_KEPT_SHARE = 3
+_KEPT_MOST = 4096
 
 # A directory on the way need not be readable, only searchable.
 _TRAVERSE = getattr(os, "O_PATH", 0) | OPEN_DIRECTORY
@@ -37,6 +38,7 @@ class ConfinedRoot:
         self.root = root
         self._root = os.open(root, _TRAVERSE & ~FOLLOW_NOTHING)
         self._open: OrderedDict[bytes, int] = OrderedDict()
+        self._kept = min(descriptor_limit() // _KEPT_SHARE, _KEPT_MOST)
 
     def directory(self, path: bytes) -> int:
         """Return a descriptor of a directory, for use at once: later calls may close it.
@@ -60,7 +62,7 @@ class ConfinedRoot:
         for directory in reversed(missing):
             descriptor = os.open(split(directory)[1], _TRAVERSE, dir_fd=descriptor)
             self._open[directory] = descriptor
-            if len(self._open) > _KEPT:
+            if len(self._open) > self._kept:
                 os.close(self._open.popitem(last=False)[1])
         return descriptor
 

@@ -26,6 +26,8 @@ _BLOCK = 4096  # bytes; holes smaller than a page are not worth a seek
 _ZEROS = bytes(1 << 20)
 
 _PREFIX = b".backuptool-"  # of temporary names
+_SUFFIX = b".part"
+_LONG = 255 - len(_PREFIX) - len(_SUFFIX)  # bytes of a name that the others leave room for
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | FOLLOW_NOTHING
 
@@ -202,7 +204,7 @@ class Destination:
                 self._apply(descriptor, path, metadata)
             finally:
                 os.close(descriptor)
-            self._take_name(temporary, path)
+            self._take_name(temporary, name, parent_fd, path)
         except BaseException:
             self._discard(temporary, parent)
             raise
@@ -220,7 +222,7 @@ class Destination:
             )
             self._set_xattrs(b"/proc/self/fd/%d/%s" % (parent_fd, temporary), path, metadata)
             self._set_times(temporary, parent_fd, path, metadata)
-            self._take_name(temporary, path)
+            self._take_name(temporary, name, parent_fd, path)
         except BaseException:
             self._discard(temporary, parent)
             raise
@@ -249,7 +251,7 @@ class Destination:
                 os.close(descriptor)
             self._set_xattrs(b"/proc/self/fd/%d/%s" % (parent_fd, temporary), path, metadata)
             self._set_times(temporary, parent_fd, path, metadata)
-            self._take_name(temporary, path)
+            self._take_name(temporary, name, parent_fd, path)
         except BaseException:
             self._discard(temporary, parent)
             raise
@@ -264,7 +266,7 @@ class Destination:
             parent_fd = self._directory(parent)
             self._discard(temporary, parent)
             os.link(from_name, temporary, src_dir_fd=from_fd, dst_dir_fd=parent_fd, follow_symlinks=False)
-            self._take_name(temporary, path)
+            self._take_name(temporary, name, parent_fd, path)
         except BaseException:
             self._discard(temporary, parent)
             raise
@@ -350,8 +352,10 @@ class Destination:
     def _set_xattrs(self, target: int | bytes, path: bytes, metadata: Metadata) -> None:
         """Make the extended attributes those saved; ones inherited from the directory (default ACLs) go."""
         try:
-            wanted = dict(decode_xattrs(metadata.xattrs))
             present = list_xattrs(target)
+            if not present and not metadata.xattrs:  # as of nearly all files
+                return
+            wanted = dict(decode_xattrs(metadata.xattrs))
         except ValueError as exc:
             self._on_failure("xattr", path, OSError(errno.EINVAL, str(exc)))
             return
@@ -380,9 +384,7 @@ class Destination:
         except OSError as exc:
             self._on_failure("times", path, exc)
 
-    def _take_name(self, temporary: bytes, path: bytes) -> None:
-        parent, name = split(path)
-        parent_fd = self._confined.directory(parent)
+    def _take_name(self, temporary: bytes, name: bytes, parent_fd: int, path: bytes) -> None:
         try:
             os.replace(temporary, name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
         except IsADirectoryError:
@@ -399,7 +401,9 @@ class Destination:
 
 def _temporary(name: bytes) -> bytes:
     """Return the name under which an entry is made; the same one each time, so that a later run finds what is left."""
-    return _PREFIX + sha256(name).hexdigest()[:20].encode() + b".part"
+    if len(name) > _LONG:
+        name = name[: _LONG - 21] + b"-" + sha256(name).hexdigest()[:20].encode()
+    return _PREFIX + name + _SUFFIX
 
 
 def is_temporary(path: bytes) -> bool:

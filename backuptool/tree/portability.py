@@ -131,6 +131,16 @@ else:  # pragma: no cover (not Linux)
         return size
 
 
+def descriptor_limit() -> int:
+    """Return how many descriptors this process may have open."""
+    try:
+        import resource
+    except ImportError:  # pragma: no cover (not Linux)
+        return 512
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit if limit != resource.RLIM_INFINITY else 1 << 20
+
+
 @lru_cache(maxsize=4096)
 def user_name(uid: int) -> bytes:
     """Return the name of a user, b"" if it has none."""
