@@ -82,10 +82,17 @@ def _warm_up(programs: Sequence[Program], workspace: Workspace) -> None:
     workspace.discard(place)
 
 
+def _title(result: Result, options: argparse.Namespace) -> str:
+    """Return the heading of a result: one of a directory that was named stands beside those of other directories."""
+    if result.name != "many" or options.dir is None:
+        return result.name
+    return f"{result.name}: {options.dir.name.lstrip('.') or 'root'}"
+
+
 def _write(results: Sequence[Result], context: Context, options: argparse.Namespace) -> None:
     """Write everything that was asked for, and the newest table to standard output."""
-    sections = {result.name: section(result, context) for result in results}
-    sys.stdout.write(f"{sections[results[-1].name]}\n")
+    sections = {_title(result, options): section(result, context, _title(result, options)) for result in results}
+    sys.stdout.write(f"{sections[_title(results[-1], options)]}\n")
     sys.stdout.flush()
     if options.out:
         write_sections(options.out, sections, DATA_SETS)

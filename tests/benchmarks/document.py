@@ -27,8 +27,8 @@ def write_sections(path: Path, sections: dict[str, str], order: Sequence[str]) -
 
     Args:
         path: The file; is made if it does not exist.
-        sections: Markdown by the data set's name.
-        order: All names there are, in the order of the document.
+        sections: Markdown by heading: the data set's name, perhaps with a colon and more behind it.
+        order: All data sets there are, in the order of the document.
 
     Raises:
         ValueError: The file exists and has no place for them.
@@ -39,7 +39,7 @@ def write_sections(path: Path, sections: dict[str, str], order: Sequence[str]) -
         raise ValueError(f"{path}: has no line {BEGIN!r} with a line {END!r} after it")
     before, present, after = parts
     merged = {**_read_sections(present), **sections}
-    known = [name for name in order if name in merged]
+    known = [title for name in order for title in sorted(merged) if title.partition(":")[0] == name]
     body = "\n".join(f"{_SECTION.format(name)}\n\n{merged[name].strip()}\n" for name in known)
     path.write_text(f"{before}{BEGIN}\n{body}{END}{after}", encoding="utf-8")
 
@@ -51,5 +51,5 @@ def _parts(text: str) -> tuple[str, str, str] | None:
 
 
 def _read_sections(text: str) -> dict[str, str]:
-    pieces = re.split(_SECTION.format(r"([a-z]+)"), text)
+    pieces = re.split(_SECTION.format(r"(.+?)"), text)
     return dict(zip(pieces[1::2], pieces[2::2]))

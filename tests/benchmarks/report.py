@@ -31,8 +31,8 @@ class Context:
     repeats: int
 
 
-def section(result: Result, context: Context) -> str:
-    """Return the report of one data set: a heading, a paragraph and the tables.
+def section(result: Result, context: Context, title: str | None = None) -> str:
+    """Return the report of one data set: a heading (its name, if no title is given), a paragraph and the tables.
 
     The first program is the one that the others are compared with: a ratio of times above 1 is in its favour, and so is
     a share of sizes below 1.
@@ -40,9 +40,9 @@ def section(result: Result, context: Context) -> str:
     cells, titles = figures(result), rows_of(result)
     present = [program for program in result.programs if any(key[1] == program for key in cells)]
     if not present:
-        return f"### {result.name}\n\nNothing was measured.\n"
+        return f"### {title or result.name}\n\nNothing was measured.\n"
     parts = [
-        f"### {result.name}",
+        f"### {title or result.name}",
         _introduction(result, context, present),
         f"How many times as fast {present[0]} is as each other program (whose time is beside it):",
         _times(cells, titles, present),

@@ -155,12 +155,13 @@ def test_sections_replace_only_those_of_the_same_name(tmp_path: Path) -> None:
     """What people wrote stays, what was measured before stays, and the order is that of the data sets."""
     path = tmp_path / "benchmarks.md"
     path.write_text(f"# Before\n\n{BEGIN}\n{END}\n\nAfter.\n", encoding="utf-8")
-    write_sections(path, {"media": "old media", "many": "old many"}, DATA_SETS)
-    write_sections(path, {"media": "new media"}, DATA_SETS)
+    write_sections(path, {"media": "old media", "many": "old many", "many: one": "old one"}, DATA_SETS)
+    write_sections(path, {"media": "new media", "many: two": "new two"}, DATA_SETS)
     text = path.read_text(encoding="utf-8")
     assert text.startswith(f"# Before\n\n{BEGIN}\n")
     assert text.endswith(f"{END}\n\nAfter.\n")
-    assert text.index("old many") < text.index("new media")
+    places = [text.index(word) for word in ("old many", "old one", "new two", "new media")]
+    assert places == sorted(places)
     assert "old media" not in text
 
 
