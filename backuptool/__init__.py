@@ -31,6 +31,7 @@ from .progress import ProgressCallback, ProgressEvent
 from .repository import DEFAULT_MAX_FILE_SIZE, Repository
 from .results import (
     CheckResult,
+    OverwritePolicy,
     Problem,
     PruneResult,
     RestoreResult,
@@ -52,6 +53,7 @@ __all__ = [
     "ContentMissingError",
     "CorruptionError",
     "NotARepositoryError",
+    "OverwritePolicy",
     "PatternError",
     "Problem",
     "ProgressCallback",

@@ -1,22 +1,18 @@
 """The public Repository: a table of contents. Each method opens the file and hands over to one operation.
 
+An operation is imported by the method that needs it: listing snapshots takes no longer than listing snapshots takes.
+
 What the verbs do is in ``operations``, what the file looks like in ``storage``, what trees look like in ``tree``.
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import time
 from typing import Any, Iterable, Optional, Sequence, Union
 
-from .operations.check import check
-from .operations.listing import list_snapshots
-from .operations.prune import prune
-from .operations.restore import OverwritePolicy, RestoreOptions, restore
-from .operations.snapshot import SnapshotOptions, snapshot
 from .progress import ProgressCallback, Reporter
-from .results import CheckResult, PruneResult, RestoreResult, SnapshotList, SnapshotResult
+from .results import CheckResult, OverwritePolicy, PruneResult, RestoreResult, SnapshotList, SnapshotResult
 from .storage.pool import ConnectionPool
 
 __all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository"]
@@ -99,6 +95,10 @@ class Repository:
 
         Cost: one lstat per entry and one comparison with the catalog; reading, hashing and compressing what changed.
         """
+        import socket
+
+        from .operations.snapshot import SnapshotOptions, snapshot
+
         options = SnapshotOptions(
             source=os.path.expanduser(os.fsencode(source)),
             exclude=tuple(_strings(exclude)),
@@ -127,6 +127,8 @@ class Repository:
 
         Cost: one row a snapshot; every figure is stored.
         """
+        from .operations.listing import list_snapshots
+
         root = None if source is None else os.path.realpath(os.path.expanduser(os.fsencode(source)))
         with self._pool.reading() as database:
             return list_snapshots(database, source=root, host=host, tag=tag)
@@ -167,6 +169,8 @@ class Repository:
             RestoreError: The destination cannot be written to at all.
             RepositoryNotFoundError, NotARepositoryError, CorruptionError: The repository cannot be read.
         """
+        from .operations.restore import RestoreOptions, restore
+
         options = RestoreOptions(
             destination=os.path.expanduser(os.fsencode(destination)),
             include=tuple(_strings(include)),
@@ -194,6 +198,8 @@ class Repository:
 
         Cost: follows what is removed, not what is kept.
         """
+        from .operations.prune import prune
+
         numbers = (snapshots,) if isinstance(snapshots, (int, str)) else tuple(snapshots)
         with Reporter(progress) as reporter, self._pool.writing() as database:
             return prune(database, numbers, dry_run=dry_run, reporter=reporter, clock=time.time_ns)
@@ -207,6 +213,8 @@ class Repository:
 
         Cost: reads, decompresses and hashes everything once; with ``quick``, one sweep over the catalog.
         """
+        from .operations.check import check
+
         with Reporter(progress) as reporter, self._pool.reading(fresh=True) as database:
             return check(database, quick=quick, reporter=reporter)
 

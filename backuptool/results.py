@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime
 import html
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Literal, Mapping, Optional
 
 import attrs
 
 __all__ = [
     "CheckResult",
+    "OverwritePolicy",
     "Problem",
     "PruneResult",
     "RestoreResult",
@@ -24,6 +25,9 @@ __all__ = [
     "format_size",
     "printable",
 ]
+
+#: What a restore does with a file that is already there.
+OverwritePolicy = Literal["always", "if-changed", "if-newer", "never"]
 
 
 def format_size(size_bytes: int) -> str:

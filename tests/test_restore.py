@@ -33,8 +33,9 @@ from backuptool import (
     SnapshotNotFoundError,
     SnapshotResult,
 )
-from backuptool.operations.restore import OverwritePolicy, RestoreOptions, restore
+from backuptool.operations.restore import RestoreOptions, restore
 from backuptool.progress import ProgressCallback
+from backuptool.results import OverwritePolicy
 from backuptool.storage.pool import ConnectionPool
 
 POLICIES: Tuple[OverwritePolicy, ...] = ("always", "if-changed", "if-newer", "never")
@@ -589,10 +590,42 @@ def test_what_is_excluded_is_not_deleted(repo: Repository, littered: Path) -> No
     assert (littered / "more" / "deep" / "extra.txt").exists()
 
 
-def test_a_directory_that_cannot_be_emptied_is_a_problem(repo: Repository, littered: Path) -> None:
-    result = repo.restore(1, littered, exclude=["fifo"], delete_extra=True)
-    assert kinds(result) == [("not-removed", "more")]
-    assert names(littered / "more") == ["fifo"]
+def test_a_directory_that_holds_what_is_excluded_stays_without_a_word(repo: Repository, littered: Path) -> None:
+    write(littered / "more" / "deep" / "down" / "keep", b"excluded")
+    result = repo.restore(1, littered, exclude=["keep"], delete_extra=True)
+    assert (result.deleted_files, result.problems) == (5, ())
+    assert names(littered / "more") == ["deep", "deep/down", "deep/down/keep"]
+    assert repo.restore(1, littered, exclude=["keep"], delete_extra=True).deleted_files == 0
+
+
+def test_attributes_that_were_added_to_an_unchanged_file_go(repo: Repository, tree: Path, out: Path) -> None:
+    os.setxattr(tree / "b.txt", "user.kept", b"1")
+    repo.snapshot(tree)
+    repo.restore(1, out)
+    os.setxattr(out / "a.txt", "user.added", b"1")
+    os.setxattr(out / "b.txt", "user.kept", b"2")
+    result = repo.restore(1, out)
+    assert (result.restored_files, result.written_bytes) == (0, 0)
+    assert os.listxattr(out / "a.txt") == []
+    assert os.getxattr(out / "b.txt", "user.kept") == b"1"
+    assert differences(tree, out) == []
+
+
+def test_a_special_file_with_attributes_is_made_once(repo: Repository, tmp_path: Path, out: Path) -> None:
+    root = write_tree(tmp_path / "source", {"a": b"a"})
+    os.mkfifo(root / "fifo")
+    try:
+        os.setxattr(root / "fifo", "trusted.note", b"1")
+    except OSError:
+        pytest.skip("only root may give a FIFO attributes, and not here")
+    repo.snapshot(root)
+    assert repo.restore(1, out).restored_files == 2
+    inode = os.lstat(out / "fifo").st_ino
+    assert repo.restore(1, out).unchanged_files == 2
+    assert os.lstat(out / "fifo").st_ino == inode
+    os.removexattr(out / "fifo", "trusted.note")
+    assert repo.restore(1, out).restored_files == 1
+    assert os.getxattr(out / "fifo", "trusted.note") == b"1"
 
 
 def test_the_repository_is_never_deleted_as_extra(tree: Path) -> None:
@@ -1412,6 +1445,20 @@ def test_a_directory_in_the_destination_that_is_not_ones_own_is_a_problem_for_it
     result = restore_as_nobody(public_path)
     assert ("not-written", "sub/file") in kinds(result)
     assert (out / "good").read_bytes() == b"good"
+
+
+def test_what_a_user_may_not_read_back_is_no_mismatch(public_path: Path) -> None:
+    def save() -> None:
+        write_tree(public_path / "source", {"good": b"good", "closed": b"closed"})
+        with Repository(public_path / "backups.db") as repo:
+            repo.snapshot(public_path / "source")
+            repo.restore(1, public_path / "out")
+        (public_path / "out" / "closed").chmod(0)
+
+    as_nobody(save)
+    result = restore_as_nobody(public_path, verify=True, overwrite="never")
+    assert kinds(result) == [("unreadable", "closed")]
+    assert result.verified_files == 1
 
 
 def test_what_a_user_cannot_list_is_a_problem_where_extra_files_are_deleted(public_path: Path) -> None:

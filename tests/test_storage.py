@@ -577,6 +577,14 @@ def test_each_thread_gets_a_connection_of_its_own(tmp_path: Path) -> None:
     pool.close()
 
 
+def test_threads_that_save_the_same_source_all_get_their_turn(repo: Repository, tree: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        results = [future.result() for future in [threads.submit(repo.snapshot, tree) for _ in range(16)]]
+    assert sorted(result.snapshot.id for result in results) == list(range(1, 17))
+    assert sum(result.new_files for result in results) == results[0].snapshot.files
+    assert repo.check().problems == ()
+
+
 def test_threads_take_snapshots_at_the_same_time(repo: Repository, tmp_path: Path) -> None:
     shared = noise(50_000)
     roots = [

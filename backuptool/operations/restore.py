@@ -10,13 +10,13 @@ import errno
 import os
 import stat
 import time
-from typing import Callable, Iterator, Literal, Optional, Union
+from typing import Callable, Iterator, Optional, Union
 
 import attrs
 
 from ..errors import CorruptionError, RestoreError, UnsafePathError
 from ..progress import Reporter
-from ..results import Problem, RestoreResult
+from ..results import OverwritePolicy, Problem, RestoreResult
 from ..storage.catalog import CatalogFile, SnapshotRow, files_of, find_snapshot
 from ..storage.contents import ContentReader
 from ..storage.database import Database
@@ -27,9 +27,7 @@ from ..tree.exclusions import Exclusions, Patterns, paths_or_patterns
 from ..tree.metadata import kind_of
 from ..tree.source import Source
 
-__all__ = ["OverwritePolicy", "RestoreOptions", "restore"]
-
-OverwritePolicy = Literal["always", "if-changed", "if-newer", "never"]
+__all__ = ["RestoreOptions", "restore"]
 
 _Step = Callable[[CatalogFile], None]
 
@@ -171,7 +169,8 @@ class _Restore:
                     self._unselected[version.path] = version
                 continue
             self._found = True
-            yield from self._ancestors(version.path)
+            if self._unselected:
+                yield from self._ancestors(version.path)
             yield file
 
     def _ancestors(self, path: bytes) -> Iterator[CatalogFile]:
@@ -337,12 +336,16 @@ class _Restore:
             return False
         if version.kind == b"l":
             return True
+        assert self._destination is not None
         owner = (version.mode, version.uid, version.gid)
-        changed = (existing.st_mode & 0o7777, existing.st_uid, existing.st_gid) != owner or bool(version.xattrs)
+        changed = (
+            existing.st_mode & 0o7777,
+            existing.st_uid,
+            existing.st_gid,
+        ) != owner or self._destination.read_xattrs(version.path) != version.xattrs
         if version.kind != b"f":
             return not changed
         if changed and not self._options.dry_run:
-            assert self._destination is not None
             self._destination.set_metadata(version.path, version.kind, _metadata(version))
         return True
 
@@ -406,6 +409,7 @@ class _Restore:
         assert self._destination is not None
         source = Source(self._destination.root)
         extra: list[bytes] = []
+        needed = {b""}  # directories that hold what is not meant, and stays
         try:
             files = files_of(self._database, self._snapshot)
             file = next(files, None)
@@ -414,11 +418,17 @@ class _Restore:
             ):
                 while file is not None and file.version.path < path:
                     file = next(files, None)
-                known = file is not None and file.version.path == path
-                if not known and path and self._selection.selects(path, stat.S_ISDIR(status.st_mode)):
+                if file is not None and file.version.path == path:
+                    continue
+                if path and self._selection.selects(path, stat.S_ISDIR(status.st_mode)):
                     extra.append(path)
+                    continue
+                while path not in needed:
+                    needed.add(path)
+                    path = split(path)[0]
         finally:
             source.close()
+        extra = [path for path in extra if path not in needed]
         for path in reversed(extra):
             self._reporter.report("delete", done_files=self._deleted, total_files=len(extra), path=path)
             try:
@@ -451,7 +461,8 @@ class _Restore:
             except UnsafePathError:
                 continue
             except OSError as exc:
-                self._problem("verify-mismatch", version.path, f"cannot be read back: {exc.strerror or exc}")
+                kind = "unreadable" if exc.errno in (errno.EACCES, errno.EPERM) else "verify-mismatch"
+                self._problem(kind, version.path, f"cannot be read back: {exc.strerror or exc}")
                 continue
             self._verified += 1
 

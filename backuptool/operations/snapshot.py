@@ -41,8 +41,9 @@ _WINDOW = 25_000
 #: The first window is smaller, so that there is soon something to compress.
 _FIRST_WINDOW = 4_000
 
-#: Times that a snapshot begins anew because another process changed what it was based on.
-_ATTEMPTS = 5
+#: Times that a snapshot begins anew because another process changed what it was based on. Of that many at once, each
+#: of which saves the same source, all get their turn; an attempt reads nothing that was read before.
+_ATTEMPTS = 50
 
 
 @attrs.frozen(kw_only=True)

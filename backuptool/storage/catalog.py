@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from itertools import groupby, product
 from operator import itemgetter
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import attrs
 
@@ -284,8 +284,7 @@ def load_versions(
             yield version, row[15], row[16]
 
 
-@attrs.frozen
-class CatalogFile:
+class CatalogFile(NamedTuple):
     """A file as a snapshot holds it.
 
     Attributes:

@@ -8,9 +8,7 @@ from __future__ import annotations
 import hashlib
 from itertools import groupby
 from operator import attrgetter
-from typing import Iterable, Iterator, Mapping, Optional, Sequence
-
-import attrs
+from typing import Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from ..errors import ContentCorruptError, ContentMissingError, CorruptionError
 from .database import Database
@@ -215,8 +213,7 @@ class ContentsVanishedError(Exception):
     """A prune beside a snapshot has removed contents that the snapshot found; it must look again."""
 
 
-@attrs.frozen
-class ContentLocation:
+class ContentLocation(NamedTuple):
     """Where the bytes of a content are.
 
     Attributes:
@@ -274,7 +271,7 @@ class ContentReader:
             )
             if not moved or moved[0] == (location.pack, location.offset):
                 raise
-            return self._read(attrs.evolve(location, pack=moved[0][0], offset=moved[0][1]))
+            return self._read(location._replace(pack=moved[0][0], offset=moved[0][1]))
 
     def _read(self, location: ContentLocation) -> bytes:
         if location.pack is None:

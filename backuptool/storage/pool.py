@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import threading
-import uuid
 from contextlib import contextmanager
 from typing import Iterator
 
@@ -107,4 +106,6 @@ class ConnectionPool:
 
 
 def _settings() -> list[tuple[str, object]]:
+    import uuid  # imported here: it takes as long as listing snapshots
+
     return [("id", uuid.uuid4().hex), *CHUNKING.settings()]

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import time
 from hashlib import sha256
-from typing import Callable, Iterable, Iterator, Optional
-
-import attrs
+from typing import Callable, Iterable, Iterator, NamedTuple, Optional
 
 from ..errors import RestoreError, UnsafePathError
 from .confined import ConfinedRoot, split
-from .metadata import decode_xattrs
+from .metadata import decode_xattrs, read_xattrs
 from .portability import FOLLOW_NOTHING, OPEN_DIRECTORY, OPEN_FILE, list_xattrs, read_xattr, remove_xattr, write_xattr
 
 __all__ = ["Destination", "Metadata", "is_temporary", "require_safe"]
@@ -35,11 +34,13 @@ _INSPECT = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0) | FO
 
 _MAKE = {b"p": stat.S_IFIFO, b"s": stat.S_IFSOCK, b"c": stat.S_IFCHR, b"b": stat.S_IFBLK}
 
+# An empty component, '.', '..', or a NUL anywhere.
+_ELSEWHERE = re.compile(rb"(?:^|/)\.{0,2}(?:/|\Z)|\0", re.DOTALL)
+
 Failure = Callable[[str, bytes, OSError], None]
 
 
-@attrs.frozen
-class Metadata:
+class Metadata(NamedTuple):
     """What an entry gets besides its bytes."""
 
     mode: int
@@ -55,10 +56,7 @@ def require_safe(path: bytes) -> None:
     Raises:
         UnsafePathError: It is absolute, has '..', '.' or empty components, or a NUL.
     """
-    if not path:
-        return
-    parts = path.split(b"/")
-    if b"" in parts or b"." in parts or b".." in parts or b"\0" in path:
+    if path and _ELSEWHERE.search(path):
         shown = path.decode("utf-8", "surrogateescape")
         raise UnsafePathError("the catalog has a name that leads elsewhere; it was not restored", shown)
     if os.name == "nt" and any(mark in path for mark in (b"\\", b":")):  # pragma: no cover (not Linux)
@@ -128,6 +126,14 @@ class Destination:
         """Return the target of a symlink that is there."""
         parent, name = split(path)
         return os.readlink(name, dir_fd=self._confined.directory(parent))
+
+    def read_xattrs(self, path: bytes) -> Optional[bytes]:
+        """Return the encoded extended attributes of an entry that is there, None if there are none."""
+        parent, name = split(path)
+        try:
+            return read_xattrs(b"/proc/self/fd/%d/%s" % (self._confined.directory(parent), name))
+        except OSError:
+            return None
 
     def make_directory(self, path: bytes) -> bool:
         """Make a directory that only its owner may use for now; False if it was there.
@@ -320,7 +326,11 @@ class Destination:
     # a user may give no attributes to what is read-only.
 
     def _apply(self, descriptor: int, path: bytes, metadata: Metadata) -> None:
-        owned = self._own(path, lambda uid, gid: os.fchown(descriptor, uid, gid), metadata)
+        try:
+            os.fchown(descriptor, metadata.uid, metadata.gid)
+            owned = True
+        except (OSError, AttributeError):
+            owned = self._own(path, lambda uid, gid: os.fchown(descriptor, uid, gid), metadata)
         self._set_xattrs(descriptor, path, metadata)
         self._set_mode(lambda mode: os.fchmod(descriptor, mode), path, metadata, owned)
         try:
