@@ -167,7 +167,8 @@ class _Helper:
             encoding="ascii",
             start_new_session=True,  # an interrupt from the terminal is for this process alone, which ends the others
         )
-        self._hello = f"{json.dumps(sys.path)}\n{json.dumps(path)}\n"
+        search_path = [entry for entry in sys.path if isinstance(entry, str)]
+        self._hello = f"{json.dumps(search_path)}\n{json.dumps(path)}\n"
         self._thread = threading.Thread(target=self._feed, name="backuptool-examine", daemon=True)
         self._thread.start()
 
