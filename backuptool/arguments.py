@@ -63,7 +63,9 @@ exit codes:
 
 "backuptool COMMAND --help" shows the options of a command.""",
     )
-    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands", dest="command", metavar="COMMAND", required=True, prog="backuptool"
+    )
     for name, summary, example, add_options in (
         (
             "snapshot",

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 from itertools import groupby, product
 from operator import itemgetter
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import attrs
 
 from ..errors import CorruptionError, SnapshotNotFoundError
 from ..results import Snapshot
-from .contents import ContentLocation
 from .database import Database
 from .digest import FileVersion, snapshot_digest
+
+if TYPE_CHECKING:
+    from .contents import ContentLocation
 
 __all__ = [
     "CatalogFile",
@@ -319,6 +321,8 @@ def files_of(database: Database, snapshot: SnapshotRow) -> Iterator[CatalogFile]
 
     One whose row is damaged is of the kind ``?``.
     """
+    from .contents import ContentLocation  # imported here: listing snapshots needs no packs
+
     sql = (
         f"SELECT {_VERSION_COLUMNS}, c.id, c.size, c.pack, c.offset FROM files AS f "
         "LEFT JOIN contents AS c ON c.id = f.content WHERE f.source = ? AND f.path {} CAST(? AS TEXT) "

@@ -7,6 +7,7 @@ tables is left to catalog and contents. Text comes back as bytes: names need not
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 import threading
@@ -36,6 +37,10 @@ _DRIVER_ERRORS = (sqlite3.Error, OverflowError, UnicodeDecodeError)
 
 #: KiB of page cache. 16 MiB instead made a first snapshot of 118,000 files no faster and took 50 MB more.
 _CACHE_KIB = 4096
+
+
+# What means itself in a URI.
+_PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 
 
 class Database:
@@ -341,7 +346,9 @@ def _connect(path: str, lock_timeout: float) -> sqlite3.Connection:
 
 
 def _uri_path(path: str) -> str:
-    from urllib.parse import quote
+    if _PLAIN.fullmatch(path):
+        return path
+    from urllib.parse import quote  # imported here: few paths need it, and it takes longer than listing snapshots
 
     return quote(os.fsencode(path))
 
