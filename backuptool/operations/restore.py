@@ -23,9 +23,10 @@ from ..storage.database import Database
 from ..storage.digest import FileVersion
 from ..tree.confined import split
 from ..tree.destination import Destination, Metadata, is_temporary, require_safe
-from ..tree.exclusions import Exclusions, Patterns, paths_or_patterns
+from ..tree.exclusions import Exclusions
 from ..tree.metadata import kind_of
 from ..tree.source import Source
+from .selecting import Selection
 
 __all__ = ["RestoreOptions", "restore"]
 
@@ -71,27 +72,6 @@ def restore(
     return run.run(begin)
 
 
-class _Selection:
-    """Which paths of a snapshot are meant."""
-
-    def __init__(self, options: RestoreOptions) -> None:
-        self._include = Patterns(paths_or_patterns(options.include)) if options.include else None
-        self._exclude = Patterns(paths_or_patterns(options.exclude)) if options.exclude else None
-        self.everything = self._include is None and self._exclude is None
-
-    def __contains__(self, version: FileVersion) -> bool:
-        return self.selects(version.path, version.kind == b"d")
-
-    def selects(self, path: bytes, is_directory: bool) -> bool:
-        if self.everything:
-            return True
-        if not path:
-            return self._include is None
-        if self._include is not None and not self._include.match(path, is_directory):
-            return False
-        return self._exclude is None or not self._exclude.match(path, is_directory)
-
-
 class _Restore:
     """One run over a snapshot."""
 
@@ -100,7 +80,7 @@ class _Restore:
         self._snapshot = snapshot
         self._options = options
         self._reporter = reporter
-        self._selection = _Selection(options)
+        self._selection = Selection(options.include, options.exclude)
         self._reader = ContentReader(database)
         self._destination: Optional[Destination] = None
         self._repository = database.identities()
@@ -408,27 +388,12 @@ class _Restore:
         """Remove what the snapshot does not have; what is in a directory goes before the directory."""
         assert self._destination is not None
         source = Source(self._destination.root)
-        extra: list[bytes] = []
-        needed = {b""}  # directories that hold what is not meant, and stays
         try:
-            files = files_of(self._database, self._snapshot)
-            file = next(files, None)
-            for path, status in source.walk(
-                Exclusions(), self._unlisted, self._repository, self._database.journal_names()
-            ):
-                while file is not None and file.version.path < path:
-                    file = next(files, None)
-                if file is not None and file.version.path == path:
-                    continue
-                if path and self._selection.selects(path, stat.S_ISDIR(status.st_mode)):
-                    extra.append(path)
-                    continue
-                while path not in needed:
-                    needed.add(path)
-                    path = split(path)[0]
+            walk = source.walk(Exclusions(), self._unlisted, self._repository, self._database.journal_names())
+            known = (file.version.path for file in files_of(self._database, self._snapshot))
+            extra = self._selection.extra(walk, known)
         finally:
             source.close()
-        extra = [path for path in extra if path not in needed]
         for path in reversed(extra):
             self._reporter.report("delete", done_files=self._deleted, total_files=len(extra), path=path)
             try:

@@ -1,0 +1,72 @@
+"""Selecting: which paths of a snapshot are meant, and which of a directory are extra.
+
+Owns the decision alone; what is done with the paths is the restore's business.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Iterable, Iterator, Sequence
+
+from ..storage.digest import FileVersion
+from ..tree.confined import split
+from ..tree.exclusions import Patterns, paths_or_patterns
+
+__all__ = ["Selection"]
+
+
+class Selection:
+    """The paths that patterns select.
+
+    Args:
+        include: Paths or patterns of what is meant; everything, if there are none.
+        exclude: Paths or patterns of what is not.
+
+    Attributes:
+        everything: True if there are no patterns at all.
+    """
+
+    def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
+        self._include = Patterns(paths_or_patterns(include)) if include else None
+        self._exclude = Patterns(paths_or_patterns(exclude)) if exclude else None
+        self.everything = self._include is None and self._exclude is None
+
+    def __contains__(self, version: FileVersion) -> bool:
+        return self.selects(version.path, version.kind == b"d")
+
+    def selects(self, path: bytes, is_directory: bool) -> bool:
+        """Tell whether a path is meant."""
+        if self.everything:
+            return True
+        if not path:
+            return self._include is None
+        if self._include is not None and not self._include.match(path, is_directory):
+            return False
+        return self._exclude is None or not self._exclude.match(path, is_directory)
+
+    def extra(self, walk: Iterable[tuple[bytes, os.stat_result]], known: Iterator[bytes]) -> list[bytes]:
+        """Return the paths that are there, selected and not known; not directories that hold what is not selected.
+
+        Args:
+            walk: What is there: (path, status), in byte order of the paths.
+            known: Paths that belong there, in the same order.
+
+        Returns:
+            A directory before what is in it.
+        """
+        extra = []
+        needed = {b""}
+        next_known = next(known, None)
+        for path, status in walk:
+            while next_known is not None and next_known < path:
+                next_known = next(known, None)
+            if next_known == path:
+                continue
+            if path and self.selects(path, stat.S_ISDIR(status.st_mode)):
+                extra.append(path)
+                continue
+            while path not in needed:
+                needed.add(path)
+                path = split(path)[0]
+        return [path for path in extra if path not in needed]
