@@ -6,6 +6,7 @@ import concurrent.futures.thread  # noqa: F401  (imported early: as another user
 import itertools
 import os
 import pickle
+import random
 import shutil
 import socket
 import sqlite3
@@ -43,6 +44,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
     if not config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Bytes that no compression makes smaller, the same in every run."""
+    return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big") if size else b""
 
 
 def write(path: Union[str, Path], data: bytes, *, mode: int = 0o644) -> Path:

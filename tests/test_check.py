@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import shutil
 import sqlite3
 import time
@@ -12,7 +11,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Un
 
 import attrs
 import pytest
-from conftest import Clock, Entry, age, entries, restored, snapshot_watched, sql, write, write_tree
+from conftest import Clock, Entry, age, entries, noise, restored, snapshot_watched, sql, write, write_tree
 
 from backuptool import (
     BackuptoolError,
@@ -25,11 +24,6 @@ from backuptool import (
 )
 
 MIB = 1 << 20
-
-
-def noise(size: int, seed: int = 0) -> bytes:
-    """Bytes that no compression makes smaller, the same in every run."""
-    return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big")
 
 
 @pytest.fixture

@@ -1,24 +1,19 @@
 from __future__ import annotations
 
 import os
-import random
 import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Iterator, List
 
 import pytest
-from conftest import sql, write
+from conftest import noise, sql, write
 
 from backuptool import Repository
 from backuptool.operations.examining import Examination, PackReport, examine
 from backuptool.storage.database import Database
 
 PACKS = 20
-
-
-def noise(size: int, seed: int) -> bytes:
-    return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big")
 
 
 @pytest.fixture
@@ -77,8 +72,7 @@ def test_only_helpers_examine_while_nothing_is_asked_for(database: Database) -> 
     with Examination(database, pack_ids(database), 1) as examination:
         for helper in examination._helpers:
             helper.wait()
-        closed = Database(database.path, database._connection)
-        examination._database = closed
+        database.close()  # whoever still asked it anything would be told so
         assert len(list(examination.reports())) == PACKS
 
 

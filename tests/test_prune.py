@@ -11,7 +11,7 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 import attrs
 import pyfastcdc
 import pytest
-from conftest import Clock, Entry, EveryEvent, entries, restored, snapshot_watched, sql, write, write_tree
+from conftest import Clock, Entry, EveryEvent, entries, noise, restored, snapshot_watched, sql, write, write_tree
 
 from backuptool import CorruptionError, ProgressEvent, PruneResult, Repository, SnapshotNotFoundError
 from backuptool.operations.prune import prune
@@ -20,11 +20,6 @@ from backuptool.storage.pool import ConnectionPool
 MIB = 1 << 20
 
 DAY = 24 * 3600
-
-
-def noise(size: int, seed: int = 0) -> bytes:
-    """Bytes that no compression makes smaller, the same in every run."""
-    return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import pickle
-import random
 import shutil
 import socket
 import stat
@@ -22,6 +21,7 @@ from conftest import (
     age,
     as_nobody,
     entries,
+    noise,
     restored,
     snapshot_watched,
     sql,
@@ -43,11 +43,6 @@ from backuptool import (
 from backuptool.tree.portability import next_data, next_hole
 
 MIB = 1 << 20
-
-
-def noise(size: int, seed: int = 0) -> bytes:
-    """Bytes that no compression makes smaller, the same in every run."""
-    return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big") if size else b""
 
 
 @attrs.frozen

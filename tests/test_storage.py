@@ -16,7 +16,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 import attrs
 import pytest
-from conftest import Clock, as_nobody, entries, restored, sql, write, write_tree
+from conftest import Clock, as_nobody, entries, noise, restored, sql, write, write_tree
 
 from backuptool import (
     BackuptoolError,
@@ -53,11 +53,6 @@ from backuptool.storage.schema import APPLICATION_ID, FORMAT
 from backuptool.storage.writer import Content, ContentWriter, LargeContent
 
 MIB = 1 << 20
-
-
-def noise(size: int, seed: int = 0) -> bytes:
-    """Bytes that no compression makes smaller, the same in every run."""
-    return random.Random(seed).getrandbits(8 * size).to_bytes(size, "big") if size else b""
 
 
 def sha256(data: bytes) -> bytes:

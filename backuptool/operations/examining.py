@@ -261,8 +261,5 @@ class Examination:
 
 def _is_python(executable: Optional[str]) -> bool:
     """Tell whether this is an interpreter: in a frozen program, or one that embeds Python, it is something else."""
-    return (
-        bool(executable)
-        and os.path.basename(executable or "").lower().startswith(("python", "pypy"))
-        and not getattr(sys, "frozen", False)
-    )
+    name = os.path.basename(executable or "").lower()
+    return name.startswith(("python", "pypy")) and not getattr(sys, "frozen", False)

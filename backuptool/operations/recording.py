@@ -19,8 +19,6 @@ __all__ = ["Known", "Recorder"]
 #: The last versions of paths, each with the snapshot that brought it.
 Known = Dict[bytes, Tuple[FileVersion, int]]
 
-_UNKNOWN = (None, 0)
-
 
 class Recorder:
     """Makes the rows of one snapshot, and keeps count.
@@ -55,12 +53,8 @@ class Recorder:
         self._owners: dict[tuple[int, int], tuple[bytes, bytes]] = {}
 
     def enter(self, path: bytes, status: os.stat_result) -> None:
-        """Take note of an entry of the walk; must be called for the first one of each file system."""
+        """Take note of an entry of the walk: the first one of a file system is where that begins."""
         self._devices.setdefault(status.st_dev, path)
-
-    def knows_device(self, device: int) -> bool:
-        """Tell whether an entry of a file system was seen."""
-        return device in self._devices
 
     def keep(self, kind: bytes, size: int) -> None:
         """Count an entry that is as the catalog has it."""
@@ -78,8 +72,8 @@ class Recorder:
 
     def lose(self, path: bytes, known: Known, *, gone: bool) -> None:
         """End the last version of an entry that could not be saved; one that is gone counts as removed."""
-        old, first = known.get(path, _UNKNOWN)
-        if old is not None:
+        if path in known:
+            old, first = known[path]
             self.end(old, first)
             self.removed += gone and old.kind != b"d"
 

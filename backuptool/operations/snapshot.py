@@ -189,8 +189,7 @@ class _Attempt:
             seen += 1
             if active:
                 self._reporter.report("scan", done_files=seen, path=path)
-            if not recorder.knows_device(status.st_dev):
-                recorder.enter(path, status)
+            recorder.enter(path, status)
             mode = status.st_mode
             regular = (mode & 0o170000) == 0o100000
             if limit is not None and regular and status.st_size > limit:
