@@ -6,10 +6,6 @@ takes it again for every content, so two threads that hash hardly run faster tha
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections import deque
 from hashlib import sha256
@@ -20,6 +16,7 @@ import attrs
 from ..errors import ContentMissingError, CorruptionError
 from ..storage.database import Database
 from ..storage.packs import read_pack, unpack
+from .processes import Channel, Helper, HelperFailedError, processors, start_helpers
 
 __all__ = ["Examination", "PackReport", "examine", "serve"]
 
@@ -28,15 +25,6 @@ _BATCH = 8
 
 #: Packs for which it does not pay to start a process, which takes 0.1 s: a pack takes 5 ms.
 _FEW = 64
-
-#: Processes beside this one; each takes 40 MB.
-_MOST_HELPERS = 15
-
-#: What a helper runs: with this process's search path, and nothing of the environment or the current directory.
-_PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.stdin.readline()); "
-    "from backuptool.operations.examining import serve; serve()"
-)
 
 
 @attrs.frozen
@@ -55,24 +43,9 @@ class PackReport:
     damage: Optional[str] = None
     damaged: tuple[tuple[int, bytes, str], ...] = ()
 
-    def to_line(self) -> str:
-        """Return it as one line of JSON."""
-        damaged = [(content, digest.hex(), why) for content, digest, why in self.damaged]
-        return json.dumps((self.pack, self.read_bytes, self.damage, damaged)) + "\n"
-
-    @classmethod
-    def from_line(cls, line: str) -> PackReport:
-        """Return what :meth:`to_line` wrote.
-
-        Raises:
-            ValueError: It is something else.
-        """
-        try:
-            pack, read_bytes, damage, damaged = json.loads(line)
-            hurt = tuple((content, bytes.fromhex(name), why) for content, name, why in damaged)
-        except (TypeError, ValueError) as exc:
-            raise ValueError(f"not a report: {line!r}") from exc
-        return cls(pack, read_bytes, damage, hurt)
+    def to_tuple(self) -> tuple[object, ...]:
+        """Return it as plain values."""
+        return (self.pack, self.read_bytes, self.damage, self.damaged)
 
 
 def examine(database: Database, pack: int) -> PackReport:
@@ -113,15 +86,11 @@ def _unreadable(database: Database, pack: int, exc: CorruptionError, known: bool
     return PackReport(pack, 0, f"it cannot be read: {exc}", tuple(damaged))
 
 
-def serve() -> None:
-    """Examine packs for another process: a path first, then a line of pack ids at a time, until there are no more."""
-    path = json.loads(sys.stdin.readline())
+def serve(channel: Channel, path: str) -> None:
+    """Examine packs for another process: some ids at a time, until there are no more."""
     database = Database.open(path, 10.0)
-    for line in sys.stdin:
-        for pack in json.loads(line):
-            sys.stdout.write(examine(database, pack).to_line())
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+    while True:
+        channel.send([examine(database, pack).to_tuple() for pack in channel.receive()])
 
 
 class _Work:
@@ -154,43 +123,30 @@ class _Work:
             yield self._reports.popleft()
 
 
-class _Helper:
-    """A process that examines packs, and the thread that feeds it."""
+class _Examiner:
+    """A thread that has packs examined by a helper."""
 
-    def __init__(self, path: str, work: _Work) -> None:
+    def __init__(self, helper: Helper, work: _Work) -> None:
+        self.helper = helper
         self._work = work
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="ascii",
-            start_new_session=True,  # an interrupt from the terminal is for this process alone, which ends the others
-        )
-        search_path = [entry for entry in sys.path if isinstance(entry, str)]
-        self._hello = f"{json.dumps(search_path)}\n{json.dumps(path)}\n"
         self._thread = threading.Thread(target=self._feed, name="backuptool-examine", daemon=True)
         self._thread.start()
 
     def _feed(self) -> None:
         """Hand out work until there is none; what the process does not answer for is done by others."""
-        process, work = self._process, self._work
-        assert process.stdin is not None
-        assert process.stdout is not None
+        work = self._work
         packs: Sequence[int] = ()
         try:
-            process.stdin.write(self._hello)
             while True:
                 packs = work.take()
                 if not packs:
                     return
-                process.stdin.write(json.dumps(list(packs)) + "\n")
-                process.stdin.flush()
-                reports = [PackReport.from_line(process.stdout.readline()) for _ in packs]
-                if process.stdout.readline() != "\n" or [report.pack for report in reports] != list(packs):
+                self.helper.send(list(packs))
+                reports = [PackReport(*values) for values in self.helper.receive()]
+                if [report.pack for report in reports] != list(packs):
                     raise ValueError("no answer to what was asked")
                 work.found(reports)
-        except (OSError, ValueError):
+        except (HelperFailedError, TypeError, ValueError):
             work.give_back(packs)
 
     def wait(self) -> None:
@@ -199,15 +155,9 @@ class _Helper:
 
     def end(self) -> None:
         """End the process, whatever it does."""
-        self._process.kill()
+        self.helper.end()
         self._thread.join()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            try:
-                pipe.close()
-            except OSError:
-                pass  # it was killed with something unread
-        self._process.wait()
+        self.helper.close()
 
 
 class Examination:
@@ -224,22 +174,18 @@ class Examination:
     def __init__(self, database: Database, packs: Sequence[int], helpers: Optional[int] = None) -> None:
         self._database = database
         self._work = _Work(packs)
-        self._helpers: list[_Helper] = []
         if helpers is None:
-            helpers = min((os.cpu_count() or 1) - 1, _MOST_HELPERS, len(packs) // _FEW)
-        if _is_python(sys.executable):
-            try:
-                for _ in range(helpers):
-                    self._helpers.append(_Helper(database.path, self._work))
-            except OSError:
-                pass  # no process to be had: those there are, and this one, do it
+            helpers = min(processors() - 1, len(packs) // _FEW)
+        self._examiners = [
+            _Examiner(helper, self._work) for helper in start_helpers(helpers, "examining", database.path)
+        ]
 
     def __enter__(self) -> Examination:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for helper in self._helpers:
-            helper.end()
+        for examiner in self._examiners:
+            examiner.end()
 
     def reports(self) -> Iterator[PackReport]:
         """Yield a report for each pack, in no order; this process takes its share."""
@@ -250,16 +196,10 @@ class Examination:
                 yield examine(self._database, pack)
             yield from work.reports()
             if not packs:
-                for helper in self._helpers:
-                    helper.wait()
+                for examiner in self._examiners:
+                    examiner.wait()
                 yield from work.reports()
                 packs = work.take()  # given back by one that failed
                 if not packs:
                     return
                 work.give_back(packs)
-
-
-def _is_python(executable: Optional[str]) -> bool:
-    """Tell whether this is an interpreter: in a frozen program, or one that embeds Python, it is something else."""
-    name = os.path.basename(executable or "").lower()
-    return name.startswith(("python", "pypy")) and not getattr(sys, "frozen", False)

@@ -1,0 +1,217 @@
+"""Processes beside this one that do a part of the work: started, talked to, ended.
+
+Owns when it pays to have them, how they are started, and what goes through the pipes. What they do is written beside
+the operation that starts them: each has a function ``serve`` for the other end.
+
+A helper is this Python in isolated mode, with this process's search path: it imports nothing from the current directory
+and heeds no variable of the environment. It ends when its input does, so also when this process is killed.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import marshal
+import os
+import queue
+import struct
+import subprocess
+import sys
+import threading
+from typing import IO, Any, Optional
+
+__all__ = ["Channel", "Helper", "HelperFailedError", "processors", "start_helpers"]
+
+#: What a helper runs; what it is to do comes as the first message.
+_PROGRAM = (
+    "import json, sys; sys.path[:] = json.loads(sys.stdin.buffer.readline()); "
+    "from backuptool.operations.processes import run; run()"
+)
+
+#: Each takes some 40 MB, and the process that feeds them is busy with four to eight.
+_MOST = 8
+
+#: A message is a value that marshal can write, behind its length.
+_LENGTH = struct.Struct("<I")
+
+#: No message is longer: a pack, and what is in it.
+_MOST_BYTES = 64 << 20
+
+#: Linux keeps 64 KiB in a pipe; with more, both ends wait for each other less often.
+_PIPE_BYTES = 1 << 20
+
+
+class HelperFailedError(Exception):
+    """A helper has ended, or does not answer as it should."""
+
+
+def processors() -> int:
+    """Return how many processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):  # pragma: no cover (not Linux)
+        return os.cpu_count() or 1
+
+
+class Channel:
+    """One end of the two pipes between a process and its helper."""
+
+    def __init__(self, receiving: IO[bytes], sending: IO[bytes]) -> None:
+        self._receiving = receiving
+        self._sending = sending
+
+    def send(self, message: Any) -> None:
+        """Send a message: numbers, bytes, text, None, and tuples and lists of them.
+
+        Raises:
+            HelperFailedError: Nobody is at the other end.
+        """
+        data = marshal.dumps(message)
+        try:
+            self._sending.write(_LENGTH.pack(len(data)))
+            self._sending.write(data)
+            self._sending.flush()
+        except (OSError, ValueError) as exc:
+            raise HelperFailedError(f"nothing can be sent: {exc}") from exc
+
+    def receive(self) -> Any:
+        """Return the next message.
+
+        Raises:
+            HelperFailedError: The other end is closed, or sent something else.
+        """
+        try:
+            length = _LENGTH.unpack(self._receiving.read(_LENGTH.size))[0]
+            if length > _MOST_BYTES:
+                raise ValueError("too long")
+            return marshal.loads(self._receiving.read(length))
+        except (OSError, EOFError, ValueError, TypeError, MemoryError, struct.error) as exc:
+            raise HelperFailedError(f"no message came: {exc}") from exc
+
+
+class Helper:
+    """A process that serves one operation, and the channel to it.
+
+    Args:
+        operation: Name of the module beside this one whose ``serve(channel, *arguments)`` it runs.
+        arguments: What that is given.
+
+    Raises:
+        OSError: No process can be started.
+    """
+
+    def __init__(self, operation: str, *arguments: Any) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # an interrupt from the terminal is for this process alone, which ends the others
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        for pipe in (self._process.stdin, self._process.stdout):
+            _widen(pipe)
+        self._channel = Channel(self._process.stdout, self._process.stdin)
+        self.send = self._channel.send
+        self.receive = self._channel.receive
+        search_path = [entry for entry in sys.path if isinstance(entry, str)]
+        try:
+            self._process.stdin.write(json.dumps(search_path).encode() + b"\n")
+            self.send((operation, arguments))
+        except (OSError, HelperFailedError):
+            pass  # it has ended already: whoever asks it for something will be told
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._process.pid
+
+    def finish(self) -> None:
+        """Tell it that there is nothing more to do."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except OSError:
+            pass  # it has ended already
+
+    def end(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """Close the pipes of one that was ended, when no thread uses them any more."""
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            try:
+                pipe.close()
+            except OSError:
+                pass  # it was killed with something unread
+
+
+def start_helpers(number: int, operation: str, *arguments: Any) -> list[Helper]:
+    """Start that many helpers, at most 8; none where this is no plain Python, fewer where no process is to be had."""
+    helpers: list[Helper] = []
+    if _is_python(sys.executable):
+        try:
+            while len(helpers) < min(number, _MOST):
+                helpers.append(Helper(operation, *arguments))
+        except OSError:
+            pass
+    return helpers
+
+
+def run() -> None:
+    """Be a helper: read what to do from standard input, and do it until that ends."""
+    sending, receiving = sys.stdout.buffer, sys.stdin.buffer
+    sys.stdout = sys.stderr  # what is printed by mistake must not get between the messages
+    channel = _Inbox(receiving, sending)
+    try:
+        operation, arguments = channel.receive()
+        importlib.import_module(f"backuptool.operations.{operation}").serve(channel, *arguments)
+    except HelperFailedError:
+        pass  # the other end is gone, or has enough
+
+
+class _Inbox(Channel):
+    """A channel whose messages are taken out of the pipe at once, so that the two ends never wait for each other."""
+
+    def __init__(self, receiving: IO[bytes], sending: IO[bytes]) -> None:
+        super().__init__(receiving, sending)
+        self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        threading.Thread(target=self._fetch, daemon=True).start()
+
+    def _fetch(self) -> None:
+        try:
+            while True:
+                self._messages.put(super().receive())
+        except HelperFailedError as exc:
+            self._messages.put(exc)
+
+    def receive(self) -> Any:
+        """Return the next message.
+
+        Raises:
+            HelperFailedError: There will be no more.
+        """
+        message = self._messages.get()
+        if isinstance(message, HelperFailedError):
+            self._messages.put(message)
+            raise message
+        return message
+
+
+def _widen(pipe: Any) -> None:
+    try:
+        import fcntl
+
+        fcntl.fcntl(pipe.fileno(), getattr(fcntl, "F_SETPIPE_SZ", 1031), _PIPE_BYTES)
+    except (ImportError, OSError):
+        pass  # not Linux, or the user has many pipes: it stays as it is
+
+
+def _is_python(executable: Optional[str]) -> bool:
+    """Tell whether this is an interpreter: in a frozen program, or one that embeds Python, it is something else."""
+    name = os.path.basename(executable or "").lower()
+    return name.startswith(("python", "pypy")) and not getattr(sys, "frozen", False)
