@@ -154,7 +154,7 @@ def test_the_walk_follows_paths_longer_than_a_system_call_takes(tmp_path: Path) 
     assert len(found) == 1 + 2 * 25 + 4
     source = Source(os.fsencode(tmp_path))
     with source.open_file(path + b"/file", dict(source.walk(Exclusions(), _collect(None)))[path + b"/file"]) as file:
-        assert file.read_all() == b"level 24"
+        assert file.read_all(1 << 20) == b"level 24"
     assert source.read_link(path + b"/symlink") == b"file"
     assert os.readlink(source.unfollowed(path + b"/symlink")) == b"file"
     source.close()
@@ -343,11 +343,11 @@ def test_a_source_refused_leaves_no_descriptor_open(tmp_path: Path) -> None:
 
 def test_a_file_is_read_as_it_is(source: Source) -> None:
     with source.open_file(b"file", status_of(source, b"file")) as file:
-        assert file.read_all() == b"data"
+        assert file.read_all(1 << 20) == b"data"
         assert file.unchanged(4)
         assert not file.unchanged(3)
         file.rewind()
-        assert file.read_all() == b"data"
+        assert file.read_all(1 << 20) == b"data"
 
 
 def test_a_file_replaced_by_another_is_read_as_the_other(source: Source, tmp_path: Path) -> None:
@@ -355,7 +355,7 @@ def test_a_file_replaced_by_another_is_read_as_the_other(source: Source, tmp_pat
     write(tmp_path / "other", b"other data")
     os.replace(tmp_path / "other", tmp_path / "source" / "file")
     with source.open_file(b"file", status) as file:
-        assert file.read_all() == b"other data"
+        assert file.read_all(1 << 20) == b"other data"
 
 
 @pytest.mark.parametrize("swap", ["symlink", "fifo", "socket", "directory"])
@@ -427,7 +427,7 @@ def test_a_file_of_another_user_is_read_too(public_path: Path) -> None:
         source = Source(os.fsencode(public_path / "root"))
         assert read_small(source, b"file", status_of(source, b"file")) is None
         with source.open_file(b"file", status_of(source, b"file")) as file:
-            return file.read_all()
+            return file.read_all(1 << 20)
 
     assert as_nobody(run) == b"root's"
 
@@ -436,7 +436,7 @@ def test_reading_leaves_the_access_time_alone(source: Source, tmp_path: Path) ->
     path = tmp_path / "source" / "file"
     os.utime(path, ns=(1, 1))
     with source.open_file(b"file", status_of(source, b"file")) as file:
-        file.read_all()
+        file.read_all(1 << 20)
     assert read_small(source, b"file", status_of(source, b"file")) == (b"data", b"")
     assert path.stat().st_atime_ns == 1
 
@@ -445,11 +445,17 @@ def test_reading_leaves_the_access_time_alone(source: Source, tmp_path: Path) ->
 def test_a_file_that_changes_while_it_is_open_is_noticed(source: Source, tmp_path: Path, data: bytes) -> None:
     with source.open_file(b"file", status_of(source, b"file")) as file:
         (tmp_path / "source" / "file").write_bytes(data)
-        assert file.read_all() == data
+        assert file.read_all(4_000_000) == data
         assert not file.unchanged(len(data))
         file.rewind()
-        assert file.read_all() == data
+        assert file.read_all(4_000_000) == data
         assert file.unchanged(len(data))
+
+
+def test_a_file_that_grows_beyond_all_bounds_is_not_read_whole(source: Source, tmp_path: Path) -> None:
+    with source.open_file(b"file", status_of(source, b"file")) as file:
+        (tmp_path / "source" / "file").write_bytes(b"x" * 5_000_000)
+        assert file.read_all(1 << 20) == b"x" * (1 << 20)
 
 
 def test_a_small_file_is_read_in_one_go(source: Source, tmp_path: Path) -> None:

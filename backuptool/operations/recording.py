@@ -6,12 +6,11 @@ snapshot's business.
 
 from __future__ import annotations
 
-import os
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from ..storage.catalog import VersionRow, version_row
 from ..storage.digest import FileVersion, row_hash
-from ..tree.metadata import clamp_ns, signed_inode, trusted_ctime_ns
+from ..tree.metadata import AnyStatus, clamp_ns, signed_inode, trusted_ctime_ns
 from ..tree.portability import group_name, user_name
 
 __all__ = ["Known", "Recorder"]
@@ -38,7 +37,7 @@ class Recorder:
     """
 
     def __init__(
-        self, root: os.stat_result, started_ns: int, tree_digest: int, on_problem: Callable[[str, bytes, str], None]
+        self, root: AnyStatus, started_ns: int, tree_digest: int, on_problem: Callable[[str, bytes, str], None]
     ) -> None:
         self.files = self.directories = self.size = 0
         self.new = self.changed = self.unchanged = self.removed = 0
@@ -52,7 +51,7 @@ class Recorder:
         self._devices = {root.st_dev: b""}
         self._owners: dict[tuple[int, int], tuple[bytes, bytes]] = {}
 
-    def enter(self, path: bytes, status: os.stat_result) -> None:
+    def enter(self, path: bytes, status: AnyStatus) -> None:
         """Take note of an entry of the walk: the first one of a file system is where that begins."""
         self._devices.setdefault(status.st_dev, path)
 
@@ -81,7 +80,7 @@ class Recorder:
         self,
         path: bytes,
         kind: bytes,
-        status: os.stat_result,
+        status: AnyStatus,
         known: Known,
         size: int = 0,
         digest: Optional[bytes] = None,

@@ -7,31 +7,50 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, Protocol
 
 from ..storage.chunking import LARGE_FILE, Chunking, cut
 from ..storage.digest import hash_zeros
-from ..storage.writer import Content, ContentWriter, LargeContent
-from ..tree.metadata import read_xattrs
+from ..storage.writer import Content, LargeContent
+from ..tree.metadata import Status, read_xattrs
 from ..tree.source import OpenFile, Source
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["FileSaver", "SavedFile"]
+__all__ = ["FileSaver", "SavedFile", "Taker"]
 
 
 class SavedFile(NamedTuple):
     """What became of a file's bytes."""
 
-    status: os.stat_result
+    status: Status
     content: Content
     sparse: int
     xattrs: Optional[bytes]
 
 
+class Taker(Protocol):
+    """Takes contents: the writer, or what passes them on to it; see ``ContentWriter``."""
+
+    def room(self, size: int) -> memoryview:
+        """Return where the bytes of the next content may be put."""
+
+    def add_from_room(self, size: int) -> Content:
+        """Take what was put there."""
+
+    def add(self, data: bytes | memoryview) -> Content:
+        """Take a small content or a chunk."""
+
+    def add_large(self, digest: bytes, size: int, parts: LargeContent) -> Content:
+        """Take a content whose parts have all been taken."""
+
+    def hash_along(self, hasher: hashlib._Hash, data: bytes, before: Optional[Future[None]]) -> Optional[Future[None]]:
+        """Feed a hasher; returns what to wait for."""
+
+
 class FileSaver:
-    """Reads files of a source into a writer.
+    """Reads files of a source for a writer.
 
     Args:
         source: Where they are.
@@ -47,7 +66,7 @@ class FileSaver:
     def __init__(
         self,
         source: Source,
-        writer: ContentWriter,
+        writer: Taker,
         chunking: Chunking,
         on_problem: Callable[[str, bytes, str], None],
         on_read: Callable[[], None],
@@ -59,7 +78,7 @@ class FileSaver:
         self._problem = on_problem
         self._on_read = on_read
 
-    def save(self, path: bytes, status: os.stat_result) -> SavedFile:
+    def save(self, path: bytes, status: Status) -> SavedFile:
         """Store a file's bytes; one that changes meanwhile is read again, and then taken as it is, with a problem."""
         size = status.st_size
         if size <= LARGE_FILE:
@@ -80,10 +99,10 @@ class FileSaver:
                         "changed-while-read", path, "changed while it was read; what was read is saved, perhaps mixed"
                     )
             xattrs = read_xattrs(file.descriptor)
-            return SavedFile(file.status, content, int(sparse), xattrs)
+            return SavedFile(Status.of(file.status), content, int(sparse), xattrs)
 
     def _store_small(self, file: OpenFile) -> Content:
-        data = file.read_all()
+        data = file.read_all(LARGE_FILE)
         self.read_bytes += len(data)
         return self._writer.add(data)
 
@@ -129,7 +148,7 @@ class FileSaver:
 class _WholeHash:
     """The hash of a large file, computed in a thread beside reading and cutting it."""
 
-    def __init__(self, writer: ContentWriter) -> None:
+    def __init__(self, writer: Taker) -> None:
         self._writer = writer
         self._hasher = hashlib.sha256()
         self._last: Optional[Future[None]] = None

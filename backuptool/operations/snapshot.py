@@ -10,7 +10,8 @@ import errno
 import os
 import time
 from array import array
-from typing import Any, Callable, Iterator, Optional, Tuple
+from collections import deque
+from typing import Any, Callable, Deque, Iterator, Optional, Tuple, Union
 
 import attrs
 
@@ -26,8 +27,10 @@ from ..storage.pool import ConnectionPool
 from ..storage.spool import Spool
 from ..storage.writer import ContentWriter
 from ..tree.exclusions import Exclusions, read_pattern_file
-from ..tree.metadata import kind_of, read_xattrs, signed_inode
+from ..tree.metadata import Status, kind_of, read_xattrs, signed_inode
 from ..tree.source import FileChangedError, Source
+from .processes import HelperFailedError
+from .reading import MOST_BYTES, Readers, Task
 from .recording import Known, Recorder
 from .saving import FileSaver, SavedFile
 
@@ -61,6 +64,7 @@ class SnapshotOptions:
     note: str = ""
     tags: tuple[str, ...] = ()
     host: str = ""
+    helpers: Optional[int] = None
 
     def exclusions(self) -> Exclusions:
         """Return what the walk leaves out."""
@@ -85,14 +89,17 @@ def snapshot(
     begin = time.monotonic()
     exclusions = options.exclusions()
     source = Source(options.source)
+    helpers = options.helpers
     try:
         with pool.writing(create=True) as database:
             for _ in range(_ATTEMPTS):
                 attempt = _Attempt(database, source, options, exclusions, reporter, clock)
                 try:
-                    return attempt.run(begin)
+                    return attempt.run(begin, helpers)
                 except (_BaseMovedError, ContentsVanishedError):
                     continue
+                except HelperFailedError:
+                    helpers = 0
     finally:
         source.close()
     raise RepositoryLockedError(
@@ -107,9 +114,26 @@ class _BaseMovedError(Exception):
 
 
 #: Path, status, and the first snapshot of its version in the catalog, None if there is none.
-_Found = Tuple[bytes, os.stat_result, Optional[int]]
+_Found = Tuple[bytes, Status, Optional[int]]
 
-_DONE: _Found = (b"", os.stat_result(range(10)), None)
+_DONE: _Found = (b"", Status(*[0] * len(Status._fields)), None)
+
+
+@attrs.define(eq=False)
+class _Window:
+    """Changed entries that are read together.
+
+    Attributes:
+        entries: In order of paths.
+        known: Their last versions.
+        rows: What the commit writes of each, as far as it is known.
+        unread: Number of files that are still being read.
+    """
+
+    entries: list[_Found]
+    known: Known
+    rows: list[Optional[catalog.VersionRow]]
+    unread: int = 0
 
 
 class _Attempt:
@@ -134,6 +158,8 @@ class _Attempt:
         self._source_id = catalog.source_id(database, options.host, source.root)
         self._base = catalog.newest_snapshot(database, self._source_id)
         self._links: dict[tuple[int, int], SavedFile] = {}
+        self._leading: dict[tuple[int, int], list[tuple[_Window, int]]] = {}  # waiting for another path of their inode
+        self._windows: Deque[_Window] = deque()
         digest = 0 if self._base is None else _tree_digest(database, self._base)
         self._recorder = Recorder(source.status, self._started_ns, digest, self._problem)
         self._rows = Spool()
@@ -141,19 +167,31 @@ class _Attempt:
         self._skipped: list[SkippedFile] = []
         self._done_files = 0
 
-    def run(self, begin: float) -> SnapshotResult:
-        with ContentWriter(self._database, self._clock) as self._writer:
-            self._saver = FileSaver(
-                self._source, self._writer, _chunking(self._database), self._problem, self._report_reading
-            )
+    def run(self, begin: float, helpers: Optional[int]) -> SnapshotResult:
+        """Walk, store and commit.
+
+        Args:
+            begin: When the operation began, by the monotonic clock.
+            helpers: Number of processes that read beside this one, None for as many as pay.
+        """
+        chunking = _chunking(self._database)
+        with ContentWriter(self._database, self._clock) as self._writer, Readers(
+            self._source.root, chunking, self._writer, helpers
+        ) as self._readers:
+            self._saver = FileSaver(self._source, self._writer, chunking, self._problem, self._report_reading)
             window: list[_Found] = []
             limit = _FIRST_WINDOW
             for changed in self._compare():
                 window.append(changed)
                 if len(window) >= limit:
                     self._store(window)
+                    window = []
                     limit = _WINDOW
             self._store(window)
+            self._await()
+            self._readers.finish()
+            for finding in self._readers.findings:
+                self._problem(*finding)
             self._writer.flush()
         self._reporter.report("commit", total_files=self._rows.count)
         row = self._commit()
@@ -164,7 +202,7 @@ class _Attempt:
             unchanged_files=self._recorder.unchanged,
             removed_files=self._recorder.removed,
             skipped_files=len(self._skipped),
-            read_bytes=self._saver.read_bytes,
+            read_bytes=self._read_bytes,
             new_bytes=self._writer.new_bytes,
             stored_bytes=self._writer.stored_bytes,
             elapsed_seconds=time.monotonic() - begin,
@@ -215,7 +253,7 @@ class _Attempt:
             if gone:
                 self._remove(gone)
                 gone = []
-            yield path, status, first
+            yield path, Status.of(status), first
         while row is not None:
             gone.append(row)
             row = next(rows, None)
@@ -235,55 +273,121 @@ class _Attempt:
 
     # Storing: read what changed in order of likeness, record it in order of paths.
 
-    def _store(self, window: list[_Found]) -> None:
-        """Read the files of a window, and set the rows of all its entries aside for the commit. Empties the list."""
+    def _store(self, entries: list[_Found]) -> None:
+        """Read the files of a window, and set the rows of all its entries aside for the commit.
+
+        Where helpers read they are still at it afterwards.
+        """
         known: Known = {}
         if self._source_id is not None:
-            paths = [path for path, _, first in window if first is not None]
+            paths = [path for path, _, first in entries if first is not None]
             for version, first, _ in catalog.load_versions(self._database, self._source_id, paths):
                 known[version.path] = (version, first)
-        rows: list[Optional[catalog.VersionRow]] = [None] * len(window)
-        regular = []
-        for index, (path, status, _) in enumerate(window):
-            if (status.st_mode & 0o170000) == 0o100000:
-                regular.append(index)
+        window = _Window(entries, known, [None] * len(entries))
+        self._windows.append(window)
+        away: list[int] = []
+        here: list[int] = []
+        size = 0
+        for index, (path, status, _) in enumerate(entries):
+            if (status.st_mode & 0o170000) != 0o100000:
+                window.rows[index] = self._record_special(path, status, known)
+            elif status.st_size <= MOST_BYTES:
+                away.append(index)
+                size += status.st_size
             else:
-                rows[index] = self._record_special(path, status, known)
-        names = [_likeness(path) for path, _, _ in window]
-        regular.sort(key=names.__getitem__, reverse=True)
-        del names
-        while regular:
-            index = regular.pop()
-            path, status, _ = window[index]
-            window[index] = _DONE  # a status takes a KB, and is let go when its file was read
-            rows[index] = self._record_file(path, status, known)
-        window.clear()
-        self._rows.extend(row for row in rows if row is not None)
+                here.append(index)
+        if not self._readers.start(len(away), size):
+            here, away = here + away, []
+        for indexes in (here, away):
+            indexes.sort(key=lambda index: _likeness(entries[index][0]))
+        self._submit(window, away)
+        for index in here:
+            self._read_here(window, index)
+            self._take_found(wait=False)
+        # Walk on when the helpers will soon have nothing more to do, and not before: a window takes memory.
+        while self._readers.unfinished and not self._readers.idle:
+            self._take_found(wait=True)
+        self._collect_windows()
 
-    def _record_file(self, path: bytes, status: os.stat_result, known: Known) -> Optional[catalog.VersionRow]:
-        """Store a regular file's bytes and record it."""
+    def _submit(self, window: _Window, indexes: list[int]) -> None:
+        """Have files of a window read by helpers."""
+        tasks: list[Task] = []
+        for index in indexes:
+            path, status, _ = window.entries[index]
+            if status.st_nlink > 1:  # one path of an inode is read
+                inode = (status.st_dev, status.st_ino)
+                if inode in self._leading:
+                    self._leading[inode].append((window, index))
+                    window.unread += 1
+                    continue
+                if inode in self._links:
+                    self._read_here(window, index)
+                    continue
+                self._leading[inode] = []
+            tasks.append(((window, index), path, status))
+        window.unread += len(tasks)
+        self._readers.submit(tasks)
+
+    def _read_here(self, window: _Window, index: int) -> None:
+        """Read a file in this process, and record it."""
+        path, status, _ = window.entries[index]
         self._done_files += 1
-        if self._reporter.active:
-            self._report_reading(path)
-        stored = self._links.get((status.st_dev, status.st_ino)) if status.st_nlink > 1 else None
-        if stored is None:
+        self._report_reading(path)
+        outcome: Union[SavedFile, OSError, FileChangedError, None] = None
+        if status.st_nlink > 1:
+            outcome = self._links.get((status.st_dev, status.st_ino))
+        if outcome is None:
             try:
-                stored = self._saver.save(path, status)
-            except FileChangedError as exc:
-                self._problem("changed-kind", path, str(exc))
-                self._recorder.lose(path, known, gone=False)
-                return None
-            except OSError as exc:
-                if exc.errno != errno.ENOENT:
-                    self._problem("unreadable", path, f"cannot be read: {exc.strerror or exc}")
-                self._recorder.lose(path, known, gone=exc.errno == errno.ENOENT)
-                return None
-            if stored.status.st_nlink > 1:  # of what was opened: another file may have taken the name meanwhile
-                self._links[stored.status.st_dev, stored.status.st_ino] = stored
-        status, (size, digest, ordinal), sparse, xattrs = stored
-        return self._recorder.record(path, b"f", status, known, size, digest, ordinal, sparse, None, None, xattrs)
+                outcome = self._saver.save(path, status)
+            except (OSError, FileChangedError) as exc:
+                outcome = exc
+        self._record(window, index, outcome)
 
-    def _record_special(self, path: bytes, status: os.stat_result, known: Known) -> Optional[catalog.VersionRow]:
+    def _take_found(self, *, wait: bool) -> None:
+        """Record files that helpers have read."""
+        readers = self._readers
+        for (window, index), outcome in readers.found(wait=wait):
+            path, status, _ = window.entries[index]
+            window.unread -= 1
+            self._done_files += 1
+            self._report_reading(path)
+            self._record(window, index, outcome)
+            if status.st_nlink > 1:
+                for other, waiting in self._leading.pop((status.st_dev, status.st_ino)):
+                    other.unread -= 1
+                    self._read_here(other, waiting)
+
+    def _record(self, window: _Window, index: int, outcome: Union[SavedFile, OSError, FileChangedError]) -> None:
+        """Record a regular file, by what became of its bytes."""
+        path, known = window.entries[index][0], window.known
+        window.entries[index] = _DONE  # nothing more is needed of it
+        if isinstance(outcome, SavedFile):
+            status, (size, digest, ordinal), sparse, xattrs = outcome
+            if status.st_nlink > 1:  # of what was opened: another file may have taken the name meanwhile
+                self._links[status.st_dev, status.st_ino] = outcome
+            window.rows[index] = self._recorder.record(
+                path, b"f", status, known, size, digest, ordinal, sparse, None, None, xattrs
+            )
+            return
+        gone = isinstance(outcome, OSError) and outcome.errno == errno.ENOENT
+        if isinstance(outcome, FileChangedError):
+            self._problem("changed-kind", path, str(outcome))
+        elif not gone:
+            self._problem("unreadable", path, f"cannot be read: {outcome.strerror or outcome}")
+        self._recorder.lose(path, known, gone=gone)
+
+    def _await(self) -> None:
+        """Wait until everything was read."""
+        while self._readers.unfinished:
+            self._take_found(wait=True)
+        self._collect_windows()
+
+    def _collect_windows(self) -> None:
+        """Set the rows of windows that were read aside for the commit."""
+        while self._windows and not self._windows[0].unread:
+            self._rows.extend(row for row in self._windows.popleft().rows if row is not None)
+
+    def _record_special(self, path: bytes, status: Status, known: Known) -> Optional[catalog.VersionRow]:
         """Record a directory, symlink, FIFO, socket or device: everything that has no bytes."""
         kind = kind_of(status.st_mode)
         if kind is None:
@@ -303,9 +407,13 @@ class _Attempt:
         rdev = status.st_rdev if kind in b"cb" else None
         return self._recorder.record(path, kind, status, known, rdev=rdev, target=target, xattrs=xattrs)
 
+    @property
+    def _read_bytes(self) -> int:
+        return self._saver.read_bytes + self._readers.read_bytes
+
     def _report_reading(self, path: bytes = b"") -> None:
         if self._reporter.active:
-            self._reporter.report("read", done_files=self._done_files, done_bytes=self._saver.read_bytes, path=path)
+            self._reporter.report("read", done_files=self._done_files, done_bytes=self._read_bytes, path=path)
 
     def _unlisted(self, path: bytes, exc: OSError) -> None:
         self._problem("unreadable", path, f"cannot be listed: {exc.strerror}")

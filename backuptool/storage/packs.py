@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_PACK_SIZE",
+    "PACK_BUFFER_BYTES",
     "PACK_SIZE",
     "CompressedPack",
     "PackCompressor",
     "PackReader",
     "UnpackedPack",
+    "compress_pack",
     "read_pack",
     "unpack",
 ]
@@ -38,7 +40,7 @@ PACK_SIZE = 2 << 20
 MAX_PACK_SIZE = 16 << 20
 
 #: Room for a pack that is not quite full, one content more, and the byte by which a file that grows gives itself away.
-_BUFFER_BYTES = PACK_SIZE + (1 << 20)
+PACK_BUFFER_BYTES = PACK_SIZE + (1 << 20)
 
 #: Packs that wait to be compressed, so that the compressing threads have work while none is read.
 _QUEUED = 2
@@ -67,6 +69,12 @@ class CompressedPack:
     data: bytes
 
 
+def compress_pack(members: list[tuple[int, bytes, int]], data: memoryview) -> CompressedPack:
+    """Return a pack with those members, whose bytes these are."""
+    codec, packed = compress(data)
+    return CompressedPack(members, len(data), codec, packed)
+
+
 class PackCompressor:
     """Compresses packs in threads, while the caller goes on reading; gives them back in the order they came.
 
@@ -93,7 +101,7 @@ class PackCompressor:
 
     def buffer(self) -> memoryview:
         """Return an empty buffer for a pack: it is full at ``PACK_SIZE``, and has room for one content more."""
-        return self._free.pop() if self._free else memoryview(bytearray(_BUFFER_BYTES))
+        return self._free.pop() if self._free else memoryview(bytearray(PACK_BUFFER_BYTES))
 
     def submit(self, members: list[tuple[int, bytes, int]], buffer: memoryview, size: int) -> None:
         """Take over a full pack: its members, and the buffer with that many bytes in it."""

@@ -7,6 +7,7 @@ goes on reading. What a content is, and how it is found and read back, is conten
 from __future__ import annotations
 
 import hashlib
+import threading
 from array import array
 from collections import Counter
 from hashlib import sha256
@@ -50,6 +51,14 @@ class LargeContent:
         self.offsets = array("q")
         self.parts = array("q")  # ordinals, -1 for a hole
         self._layout = hashlib.sha256()
+        self._known_layout: Optional[bytes] = None
+
+    @classmethod
+    def of(cls, offsets: array[int], parts: array[int], layout: bytes) -> LargeContent:
+        """Return a list that was made elsewhere, with its digest."""
+        large = cls()
+        large.offsets, large.parts, large._known_layout = offsets, parts, layout
+        return large
 
     def append(self, offset: int, part: Optional[Content]) -> None:
         """Add a part behind the others; None is a hole."""
@@ -59,7 +68,7 @@ class LargeContent:
 
     def layout(self) -> bytes:
         """Return the digest of the list of parts."""
-        return self._layout.digest()
+        return self._layout.digest() if self._known_layout is None else self._known_layout
 
 
 @attrs.frozen
@@ -77,7 +86,8 @@ class ContentWriter:
     """Stores contents that the repository does not have; a context manager.
 
     The id of a content is known when its pack was committed: ``ids[ordinal]`` is 0 until then. What is interrupted
-    leaves contents that nothing refers to, for the next run to find.
+    leaves contents that nothing refers to, for the next run to find. One thread adds; others may claim and deliver what
+    was read elsewhere.
 
     Args:
         database: An open repository; a thread writes short transactions into it, until :meth:`flush`.
@@ -97,6 +107,7 @@ class ContentWriter:
         self.stored_bytes = 0
         self._database = database
         self._clock = clock
+        self._lock = threading.RLock()
         self._alone_at = database.data_version()
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="backuptool-hash")
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="backuptool-commit")
@@ -132,22 +143,17 @@ class ContentWriter:
         begin = self._filled
         # Hashed at once, here: it takes a few µs, and a thread would take longer to be told of it.
         digest = sha256(self._buffer[begin : begin + size]).digest()
-        ordinal = self._pending.get(digest)
-        if ordinal is not None:
-            return Content(size, digest, ordinal)
-        ids = self.ids
-        ordinal = len(ids)
-        stored = self._find(digest)
-        if stored is not None:
-            ids.append(stored)
-            return Content(size, digest, ordinal)
-        ids.append(0)
-        self._pending[digest] = ordinal
-        self._members.append((ordinal, digest, size))
-        self._filled = begin + size
-        self.new_bytes += size
-        if self._filled >= PACK_SIZE:
-            self._seal()
+        with self._lock:
+            ordinal = self._pending.get(digest)
+            if ordinal is not None:
+                return Content(size, digest, ordinal)
+            stored = self._find(digest)
+            ordinal = self._new_ordinal(digest, size, stored)
+            if stored is None:
+                self._members.append((ordinal, digest, size))
+                self._filled = begin + size
+                if self._filled >= PACK_SIZE:
+                    self._seal()
         return Content(size, digest, ordinal)
 
     def add(self, data: bytes | memoryview) -> Content:
@@ -160,6 +166,36 @@ class ContentWriter:
         self._buffer[self._filled : self._filled + size] = data
         return self.add_from_room(size)
 
+    def claim(self, sizes: Sequence[int], digests: Sequence[bytes]) -> tuple[list[Content], list[int]]:
+        """Take contents that someone else has read, and say which of them are wanted.
+
+        Returns:
+            The contents, and the ordinals of those whose bytes are to come by :meth:`deliver`; -1 in place of the
+            ordinal of one that is not wanted, as it is stored or on its way.
+        """
+        contents: list[Content] = []
+        wanted: list[int] = []
+        with self._lock:
+            pending = self._pending
+            perhaps_stored = self._filter.perhaps_stored
+            perhaps = [digest for digest in digests if digest not in pending and perhaps_stored(digest)]
+            stored = find(self._database, perhaps) if perhaps else {}
+            for size, digest in zip(sizes, digests):
+                ordinal = pending.get(digest)
+                if ordinal is not None:
+                    wanted.append(-1)
+                else:
+                    content = stored.get(digest)
+                    ordinal = self._new_ordinal(digest, size, content)
+                    wanted.append(ordinal if content is None else -1)
+                contents.append(Content(size, digest, ordinal))
+        return contents, wanted
+
+    def deliver(self, pack: CompressedPack) -> None:
+        """Take a pack of contents that :meth:`claim` wanted."""
+        with self._lock:
+            self._take(pack)
+
     def add_large(self, digest: bytes, size: int, parts: LargeContent) -> Content:
         """Take a content whose parts have all been added.
 
@@ -168,10 +204,12 @@ class ContentWriter:
             size: Bytes.
             parts: The parts.
         """
-        ordinal = self._pending.get(digest)
-        if ordinal is None:
-            ordinal = len(self.ids)
+        with self._lock:
+            ordinal = self._pending.get(digest)
+            if ordinal is not None:
+                return Content(size, digest, ordinal)
             stored = self._find(digest)
+            ordinal = len(self.ids)
             self.ids.append(stored or 0)
             if stored is None:
                 self._pending[digest] = ordinal
@@ -186,10 +224,20 @@ class ContentWriter:
 
     def flush(self) -> None:
         """Compress and commit everything that was added; all ids are known afterwards."""
-        self._seal()
-        self._collect(wait_for_all=True)
-        self._commit()
-        self._finish_commit()
+        with self._lock:
+            self._seal()
+            self._collect(wait_for_all=True)
+            self._commit()
+            self._finish_commit()
+
+    def _new_ordinal(self, digest: bytes, size: int, stored: Optional[int]) -> int:
+        """Return the ordinal of a content that is not on its way; if it is not stored either it is from now on."""
+        ordinal = len(self.ids)
+        self.ids.append(stored or 0)
+        if stored is None:
+            self._pending[digest] = ordinal
+            self.new_bytes += size
+        return ordinal
 
     def _find(self, digest: bytes) -> Optional[int]:
         """Return the id of a content that is stored."""
@@ -204,10 +252,13 @@ class ContentWriter:
 
     def _collect(self, *, wait_for_all: bool = False) -> None:
         for pack in self._compressor.finished(wait_for_all=wait_for_all):
-            self._ready.append(pack)
-            self._ready_bytes += len(pack.data)
-            if self._ready_bytes >= _COMMIT_BYTES:
-                self._commit()
+            self._take(pack)
+
+    def _take(self, pack: CompressedPack) -> None:
+        self._ready.append(pack)
+        self._ready_bytes += len(pack.data)
+        if self._ready_bytes >= _COMMIT_BYTES:
+            self._commit()
 
     def _commit(self) -> None:
         """Hand the finished packs to the thread that writes them, when it is done with those before."""

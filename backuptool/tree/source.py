@@ -18,7 +18,7 @@ import attrs
 from ..errors import SourceError
 from .confined import ConfinedRoot, split
 from .exclusions import CACHE_TAG, CACHE_TAG_SIGNATURE, Exclusions
-from .metadata import read_xattrs
+from .metadata import AnyStatus, read_xattrs
 from .portability import HAS_DIR_FD, O_NOATIME, OPEN_DIRECTORY, OPEN_FILE, next_data, next_hole, read_into
 
 __all__ = ["FileChangedError", "OpenFile", "Source"]
@@ -205,7 +205,7 @@ class Source:
         finally:
             os.close(descriptor)
 
-    def read_small(self, path: bytes, expected: os.stat_result, room: memoryview) -> Optional[bytes]:
+    def read_small(self, path: bytes, expected: AnyStatus, room: memoryview) -> Optional[bytes]:
         """Read a small regular file in as few calls as possible, and return its extended attributes, b"" if none.
 
         Returns None where anything is out of the ordinary: it is not as it was listed, it changes, it has holes, or it
@@ -217,13 +217,14 @@ class Source:
             room: Where its bytes go: one more than it has, so that one that grows is noticed.
         """
         size = expected.st_size
-        if getattr(expected, "st_blocks", 0) * 512 < size:
-            return None
         try:
             descriptor = os.open(self._prefix + path, _READ_FLAGS)
         except OSError:
             return None
         try:
+            # Fewer blocks than bytes: it has holes, or the file system compresses it.
+            if getattr(expected, "st_blocks", 0) * 512 < size and next_hole(descriptor, 0, size) < size:
+                return None
             read = read_into(descriptor, room)
             now = os.fstat(descriptor)
             if (
@@ -242,7 +243,7 @@ class Source:
         finally:
             os.close(descriptor)
 
-    def open_file(self, path: bytes, expected: os.stat_result) -> OpenFile:
+    def open_file(self, path: bytes, expected: AnyStatus) -> OpenFile:
         """Open a regular file for reading.
 
         The file is opened by its whole path, which is fastest, and is then the one that was listed, by device, inode
@@ -338,17 +339,19 @@ class OpenFile:
     def __exit__(self, *exc_info: object) -> None:
         os.close(self.descriptor)
 
-    def read_all(self) -> bytes:
-        """Return all bytes from the beginning; for small files."""
+    def read_all(self, limit: int) -> bytes:
+        """Return all bytes from the beginning, of a small file; of one that grows meanwhile, at most so many."""
         descriptor = self.descriptor
         data = os.read(descriptor, self.status.st_size + 1)
         if len(data) == self.status.st_size:
             return data
         pieces = [data]
-        while data:
+        size = len(data)
+        while data and size < limit:
             data = os.read(descriptor, _READ)
             pieces.append(data)
-        return b"".join(pieces)
+            size += len(data)
+        return b"".join(pieces)[:limit]
 
     def rewind(self) -> None:
         """Begin again, with a fresh status."""
