@@ -270,7 +270,7 @@ def test_without_an_interpreter_it_is_all_read_here(
 ) -> None:
     root = write_tree(tmp_path / "tree", {"a": b"a", "b": noise(2 * MIB)})
     monkeypatch.setattr(sys, "executable", executable)
-    assert start_helpers(2, "reading") == []
+    assert start_helpers(2, "asking") == []
     assert saved(tmp_path / "repo.db", root, 2).new_files == 2
 
 
@@ -321,7 +321,7 @@ def test_many_files_are_read_by_helpers(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_helper_that_has_ended_is_told_nothing_and_says_nothing() -> None:
-    helper = Helper("reading", b"/nonexistent", ())
+    helper = Helper("asking", b"/nonexistent", ())
     with pytest.raises(HelperFailedError, match="no message came"):
         helper.receive()
     helper.end()
@@ -331,7 +331,7 @@ def test_helper_that_has_ended_is_told_nothing_and_says_nothing() -> None:
 
 
 def test_helper_ends_when_nobody_asks_it_for_anything(tmp_path: Path) -> None:
-    helper = Helper("reading", bytes(tmp_path), (1 << 15, 1 << 17, 1 << 34, 1 << 18, 1 << 38))
+    helper = Helper("asking", bytes(tmp_path), (1 << 15, 1 << 17, 1 << 34, 1 << 18, 1 << 38))
     helper.finish()
     assert helper._process.wait() == 0
     helper.close()
@@ -339,7 +339,7 @@ def test_helper_ends_when_nobody_asks_it_for_anything(tmp_path: Path) -> None:
 
 def test_no_more_helpers_are_started_than_pay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(processes, "_MOST", 2)
-    helpers = start_helpers(5, "reading", bytes(tmp_path), ())
+    helpers = start_helpers(5, "asking", bytes(tmp_path), ())
     for helper in helpers:
         helper.end()
         helper.close()

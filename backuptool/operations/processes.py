@@ -18,7 +18,8 @@ import struct
 import subprocess
 import sys
 import threading
-from typing import IO, Any, Optional
+from io import BufferedIOBase
+from typing import Any, Optional, cast
 
 __all__ = ["Channel", "Helper", "HelperFailedError", "processors", "start_helpers"]
 
@@ -56,9 +57,10 @@ def processors() -> int:
 class Channel:
     """One end of the two pipes between a process and its helper."""
 
-    def __init__(self, receiving: IO[bytes], sending: IO[bytes]) -> None:
+    def __init__(self, receiving: BufferedIOBase, sending: BufferedIOBase) -> None:
         self._receiving = receiving
         self._sending = sending
+        self._buffer = bytearray()  # one for all messages: allocating for each would leave memory in pieces
 
     def send(self, message: Any) -> None:
         """Send a message: numbers, bytes, text, None, and tuples and lists of them.
@@ -84,7 +86,12 @@ class Channel:
             length = _LENGTH.unpack(self._receiving.read(_LENGTH.size))[0]
             if length > _MOST_BYTES:
                 raise ValueError("too long")
-            return marshal.loads(self._receiving.read(length))
+            if length > len(self._buffer):
+                self._buffer = bytearray(length)
+            with memoryview(self._buffer)[:length] as room:
+                if self._receiving.readinto(room) != length:
+                    raise ValueError("it ends within")
+                return marshal.loads(room)
         except (OSError, EOFError, ValueError, TypeError, MemoryError, struct.error) as exc:
             raise HelperFailedError(f"no message came: {exc}") from exc
 
@@ -112,7 +119,7 @@ class Helper:
         assert self._process.stdout is not None
         for pipe in (self._process.stdin, self._process.stdout):
             _widen(pipe)
-        self._channel = Channel(self._process.stdout, self._process.stdin)
+        self._channel = Channel(cast(BufferedIOBase, self._process.stdout), cast(BufferedIOBase, self._process.stdin))
         self.send = self._channel.send
         self.receive = self._channel.receive
         search_path = [entry for entry in sys.path if isinstance(entry, str)]
@@ -164,7 +171,7 @@ def start_helpers(number: int, operation: str, *arguments: Any) -> list[Helper]:
 
 def run() -> None:
     """Be a helper: read what to do from standard input, and do it until that ends."""
-    sending, receiving = sys.stdout.buffer, sys.stdin.buffer
+    sending, receiving = cast(BufferedIOBase, sys.stdout.buffer), cast(BufferedIOBase, sys.stdin.buffer)
     sys.stdout = sys.stderr  # what is printed by mistake must not get between the messages
     channel = _Inbox(receiving, sending)
     try:
@@ -177,7 +184,7 @@ def run() -> None:
 class _Inbox(Channel):
     """A channel whose messages are taken out of the pipe at once, so that the two ends never wait for each other."""
 
-    def __init__(self, receiving: IO[bytes], sending: IO[bytes]) -> None:
+    def __init__(self, receiving: BufferedIOBase, sending: BufferedIOBase) -> None:
         super().__init__(receiving, sending)
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=self._fetch, daemon=True).start()

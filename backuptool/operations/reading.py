@@ -14,34 +14,24 @@ import queue
 import threading
 from array import array
 from collections import deque
-from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Deque, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Deque, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import attrs
 
-from ..storage.chunking import LARGE_FILE, Chunking
-from ..storage.packs import PACK_BUFFER_BYTES, PACK_SIZE, CompressedPack, compress_pack
+from ..storage.chunking import Chunking
+from ..storage.packs import CompressedPack
 from ..storage.writer import Content, ContentWriter, LargeContent
 from ..tree.metadata import Status
-from ..tree.source import FileChangedError, Source
-from .processes import Channel, Helper, HelperFailedError, processors, start_helpers
-from .saving import FileSaver, SavedFile
+from ..tree.source import FileChangedError
+from .processes import Helper, HelperFailedError, processors, start_helpers
+from .saving import SavedFile
+from .window import Entry, Window
 
-if TYPE_CHECKING:
-    import hashlib
-    from concurrent.futures import Future
+__all__ = ["MOST_BYTES", "Finding", "ReadFile", "Readers"]
 
-__all__ = ["MOST_BYTES", "ReadFile", "Readers", "serve"]
-
-#: Bytes of the largest file that a helper reads. What is larger is better read by this process, whose threads hash and
-#: compress different pieces of it at once.
-MOST_BYTES = 32 << 20
-
-#: Bytes of a run: enough that messages cost little, few enough that several fit into memory.
-_RUN_BYTES = 1 << 20
-
-#: Runs of a helper: one that is being filled, and those it has asked for.
-_RUNS = 3
+#: Bytes of the largest file that a helper reads, which takes it a second. What is larger is better read by this
+#: process, whose threads hash and compress different pieces of it at once.
+MOST_BYTES = 128 << 20
 
 #: Bytes and files that a helper is told of at a time.
 _LOT_BYTES = 1 << 20
@@ -54,12 +44,11 @@ _LOTS = 2
 _STRETCH_BYTES = 8 << 20
 _STRETCH_FILES = 1000
 
-#: Below this many files, and bytes, it does not pay to start helpers: that takes each of them 0.1 s, a file 0.1 ms.
-_FEW_FILES = 3000
-_FEW_BYTES = 64 << 20
-
-#: What is to be read: whatever the caller knows it by, path, status.
-Task = Tuple[Any, bytes, Status]
+#: With fewer files it does not pay to start helpers, which takes each of them 0.1 s; a file takes 0.1 ms, a MiB 8 ms.
+#: Of a few large ones this process's own threads compress several pieces at once.
+_MANY_FILES = 3000
+_SOME_FILES = 100
+_MANY_BYTES = 64 << 20
 
 #: Kind, path and message of a file that changed while it was read.
 Finding = Tuple[str, bytes, str]
@@ -69,11 +58,12 @@ class ReadFile(NamedTuple):
     """What became of a file.
 
     Attributes:
-        key: Whatever the caller knows it by.
+        window, position: Where it was waiting.
         outcome: Where its bytes are, or why it could not be read.
     """
 
-    key: Any
+    window: Window
+    position: int
     outcome: Union[SavedFile, OSError, FileChangedError]
 
 
@@ -122,10 +112,10 @@ class Readers:
         """Tell whether there are helpers, after starting them if so much is to be read that it pays."""
         wanted = self._wanted
         if wanted is None:
-            pays = processors() > 1 and (files >= _FEW_FILES or size >= _FEW_BYTES)
-            wanted = processors() if pays else 0
+            pays = files >= _MANY_FILES or (files >= _SOME_FILES and size >= _MANY_BYTES)
+            wanted = processors() if pays and processors() > 1 else 0
         if wanted and not self._helpers:
-            self._helpers = start_helpers(wanted, "reading", self._root, attrs.astuple(self._chunking))
+            self._helpers = start_helpers(wanted, "asking", self._root, attrs.astuple(self._chunking))
             for helper in self._helpers:
                 thread = threading.Thread(target=self._feed, args=(helper,), name="backuptool-read", daemon=True)
                 self._threads.append(thread)
@@ -137,15 +127,10 @@ class Readers:
         """Number of files that were submitted and not given back."""
         return self._expected
 
-    @property
-    def idle(self) -> bool:
-        """Whether helpers will soon have nothing more to do."""
-        return len(self._work) <= len(self._helpers)
-
-    def submit(self, tasks: Sequence[Task]) -> None:
+    def submit(self, window: Window, positions: array[int]) -> None:
         """Have files read, in this order as far as several helpers at once allow."""
-        self._expected += len(tasks)
-        self._work.add(tasks)
+        self._expected += len(positions)
+        self._work.add(window, positions)
 
     def found(self, *, wait: bool) -> List[ReadFile]:
         """Return what was found in some files; nothing if there is nothing now and nobody wants to wait.
@@ -184,7 +169,7 @@ class Readers:
     def _feed(self, helper: Helper) -> None:
         """Hand out lots to a helper, and pass on what it finds and what it packed."""
         conversation = _Conversation(helper, self._writer)
-        own: Iterator[Sequence[Task]] = iter(())
+        own: Iterator[_Lot] = iter(())
         try:
             while True:
                 while len(conversation.lots) < _LOTS:
@@ -193,13 +178,13 @@ class Readers:
                         stretch = self._work.take(wait=not conversation.lots)
                         if stretch is None:
                             break
-                        own = _divide(stretch, _LOT_BYTES, _LOT_FILES)
+                        own = _lots(stretch)
                         continue
                     conversation.tell(lot)
                 if not conversation.lots:
                     break
                 self._pass_on(conversation)
-            conversation.tell(())
+            conversation.tell(None)
             while self._pass_on(conversation):
                 pass
         except BaseException as exc:
@@ -226,16 +211,17 @@ class _Conversation:
     """
 
     def __init__(self, helper: Helper, writer: ContentWriter) -> None:
-        self.lots: Deque[Sequence[Task]] = deque()
+        self.lots: Deque[_Lot] = deque()
         self._helper = helper
         self._writer = writer
         self._contents: dict[int, Content] = {}  # by the helper's number
         self._numbered = 0
 
-    def tell(self, lot: Sequence[Task]) -> None:
-        """Have some files read; none means that there will be no more."""
-        self._helper.send(("read", [(path, tuple(status)) for _, path, status in lot]))
-        if lot:
+    def tell(self, lot: Optional[_Lot]) -> None:
+        """Have some files read; None means that there will be no more."""
+        entries = [] if lot is None else lot.entries
+        self._helper.send(("read", [(entry.path, tuple(entry.status)) for entry in entries]))
+        if lot is not None:
             self.lots.append(lot)
 
     def listen(self) -> Optional[Tuple[List[ReadFile], List[Finding], int]]:
@@ -265,9 +251,12 @@ class _Conversation:
             found = []
             if results:
                 lot = self.lots.popleft()
-                if len(lot) != len(results):
+                if len(lot.entries) != len(results):
                     raise ValueError("no answer to what was asked")
-                found = [ReadFile(task[0], self._outcome(task[2], result)) for task, result in zip(lot, results)]
+                found = [
+                    ReadFile(lot.window, position, self._outcome(entry.status, result))
+                    for position, entry, result in zip(lot.positions, lot.entries, results)
+                ]
                 self._contents.clear()
             return found, findings, read_bytes
         except (TypeError, ValueError, KeyError, IndexError) as exc:
@@ -289,23 +278,34 @@ class _Conversation:
         return SavedFile(Status(*status), self._contents[number], sparse, xattrs)
 
 
+@attrs.frozen
+class _Lot:
+    """Files that a helper is told of at once."""
+
+    window: Window
+    positions: Sequence[int]
+    entries: Sequence[Entry]
+
+
 class _Work:
     """Stretches of files that no helper has taken yet; for several threads."""
 
     def __init__(self) -> None:
-        self._stretches: Deque[Sequence[Task]] = deque()
+        self._stretches: Deque[tuple[Window, Sequence[int]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._stretches)
 
-    def add(self, tasks: Sequence[Task]) -> None:
+    def add(self, window: Window, positions: Sequence[int]) -> None:
+        """Let helpers take these."""
         with self._changed:
-            self._stretches.extend(_divide(tasks, _STRETCH_BYTES, _STRETCH_FILES))
+            for stretch in _divide(window, positions, _STRETCH_BYTES, _STRETCH_FILES):
+                self._stretches.append((window, stretch))
             self._changed.notify_all()
 
-    def take(self, *, wait: bool) -> Optional[Sequence[Task]]:
+    def take(self, *, wait: bool) -> Optional[tuple[Window, Sequence[int]]]:
         """Return the next stretch; None if there is none, and there will be none or nobody wants to wait."""
         with self._changed:
             while wait and not self._stretches and not self._closed:
@@ -319,170 +319,19 @@ class _Work:
             self._changed.notify_all()
 
 
-def _divide(tasks: Sequence[Task], most_bytes: int, most_files: int) -> Iterator[Sequence[Task]]:
+def _divide(window: Window, positions: Sequence[int], most_bytes: int, most_files: int) -> Iterator[Sequence[int]]:
     """Yield consecutive pieces; each is closed by the file that makes it full."""
     begin = size = 0
-    for end, (_, _, status) in enumerate(tasks, 1):
-        size += status.st_size
+    for end, position in enumerate(positions, 1):
+        size += window.sizes[position]
         if size >= most_bytes or end - begin >= most_files:
-            yield tasks[begin:end]
+            yield positions[begin:end]
             begin, size = end, 0
-    if begin < len(tasks):
-        yield tasks[begin:]
+    if begin < len(positions):
+        yield positions[begin:]
 
 
-# The other end.
-
-
-def serve(channel: Channel, root: bytes, chunking: Sequence[Any]) -> None:
-    """Read files for another process, until it says that there are no more."""
-    findings: list[Finding] = []
-    asker = _Asker(channel)
-    saver = FileSaver(
-        Source(root), asker, Chunking(*chunking), lambda *finding: findings.append(finding), asker.nothing_to_report
-    )
-    while True:
-        lot = asker.next_lot()
-        if not lot:
-            break
-        results = [_read(saver, path, Status(*status)) for path, status in lot]
-        asker.ask(results, findings, saver.read_bytes)
-        findings.clear()
-        saver.read_bytes = 0
-    asker.finish()
-
-
-def _read(saver: FileSaver, path: bytes, listed: Status) -> Any:
-    """Return what became of a file, as plain values; see ``_Conversation._outcome``."""
-    try:
-        status, content, sparse, xattrs = saver.save(path, listed)
-    except FileChangedError as exc:
-        return str(exc)
-    except OSError as exc:
-        return (exc.errno, exc.strerror)
-    if status is listed and xattrs is None:
-        return content.ordinal
-    return (content.ordinal, tuple(status), sparse, xattrs)
-
-
-class _Run:
-    """Contents that were read into a buffer, one behind the other."""
-
-    def __init__(self) -> None:
-        self.buffer = memoryview(bytearray(_RUN_BYTES + LARGE_FILE + 1))
-        self.clear()
-
-    def clear(self) -> None:
-        self.digests: list[bytes] = []
-        self.sizes: list[int] = []
-        self.filled = 0
-
-
-class _Asker:
-    """Takes contents for the writer of another process, which it asks; a content's ordinal is its number here."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._lots: Deque[Any] = deque()
-        self._run = _Run()
-        self._asked: Deque[_Run] = deque()
-        self._free = [_Run() for _ in range(_RUNS - 1)]
-        self._number = 0
-        self._large_number = -1  # those of large contents count downwards; -1 itself is a hole
-        self._larges: list[tuple[int, bytes, int, bytes, bytes, bytes]] = []
-        self._buffer = memoryview(bytearray(PACK_BUFFER_BYTES))
-        self._members: list[tuple[int, bytes, int]] = []
-        self._filled = 0
-
-    def next_lot(self) -> Any:
-        """Return the next files to be read."""
-        while not self._lots:
-            self._listen()
-        return self._lots.popleft()
-
-    def room(self, size: int) -> memoryview:
-        """Return where the bytes of the next content may be put."""
-        run = self._run
-        return run.buffer[run.filled : run.filled + size]
-
-    def add_from_room(self, size: int) -> Content:
-        """Take what was put there."""
-        run = self._run
-        begin = run.filled
-        digest = sha256(run.buffer[begin : begin + size]).digest()
-        run.digests.append(digest)
-        run.sizes.append(size)
-        run.filled = begin + size
-        content = Content(size, digest, self._number)
-        self._number += 1
-        if run.filled >= _RUN_BYTES:
-            self.ask()
-        return content
-
-    def add(self, data: bytes | memoryview) -> Content:
-        """Take a small content or a chunk."""
-        size = len(data)
-        self.room(size)[:] = data
-        return self.add_from_room(size)
-
-    def add_large(self, digest: bytes, size: int, parts: LargeContent) -> Content:
-        """Take a content whose parts have all been taken."""
-        self.ask()  # so that the numbers of its parts are known
-        self._large_number -= 1
-        content = Content(size, digest, self._large_number)
-        self._larges.append(
-            (content.ordinal, digest, size, parts.layout(), parts.offsets.tobytes(), parts.parts.tobytes())
-        )
-        return content
-
-    def hash_along(self, hasher: hashlib._Hash, data: bytes, before: Optional[Future[None]]) -> None:
-        """Feed a hasher."""
-        hasher.update(data)
-
-    def nothing_to_report(self) -> None:
-        """Do nothing: what was read is told with every question."""
-
-    def ask(self, results: Sequence[Any] = (), findings: Sequence[Finding] = (), read_bytes: int = 0) -> None:
-        """Ask which contents of the run are wanted, and tell what became of files."""
-        run = self._run
-        self._channel.send((run.digests, run.sizes, self._larges, list(results), list(findings), read_bytes))
-        self._larges = []
-        self._asked.append(run)
-        while not self._free:
-            self._listen()
-        self._run = self._free.pop()
-
-    def finish(self) -> None:
-        """Send the last pack, and say that there will be nothing more."""
-        while self._asked:
-            self._listen()
-        self._seal()
-        self._channel.send(None)
-
-    def _listen(self) -> None:
-        what, values = self._channel.receive()
-        if what == "read":
-            self._lots.append(values)
-        else:
-            run = self._asked.popleft()
-            self._keep(run, values)
-            run.clear()
-            self._free.append(run)
-
-    def _keep(self, run: _Run, wanted: Sequence[int]) -> None:
-        """Put those contents of a run into the pack that have an ordinal there; -1 is not wanted."""
-        begin = 0
-        for ordinal, digest, size in zip(wanted, run.digests, run.sizes):
-            if ordinal >= 0:
-                self._buffer[self._filled : self._filled + size] = run.buffer[begin : begin + size]
-                self._members.append((ordinal, digest, size))
-                self._filled += size
-                if self._filled >= PACK_SIZE:
-                    self._seal()
-            begin += size
-
-    def _seal(self) -> None:
-        if self._members:
-            pack = compress_pack(self._members, self._buffer[: self._filled])
-            self._channel.send((pack.members, pack.size, pack.codec, pack.data))
-            self._members, self._filled = [], 0
+def _lots(stretch: tuple[Window, Sequence[int]]) -> Iterator[_Lot]:
+    window, positions = stretch
+    for lot in _divide(window, positions, _LOT_BYTES, _LOT_FILES):
+        yield _Lot(window, lot, [window.entry(position) for position in lot])

@@ -11,7 +11,7 @@ import os
 import time
 from array import array
 from collections import deque
-from typing import Any, Callable, Deque, Iterator, Optional, Tuple, Union
+from typing import Any, Callable, Deque, Iterator, Optional, Sequence, Union
 
 import attrs
 
@@ -30,19 +30,26 @@ from ..tree.exclusions import Exclusions, read_pattern_file
 from ..tree.metadata import Status, kind_of, read_xattrs, signed_inode
 from ..tree.source import FileChangedError, Source
 from .processes import HelperFailedError
-from .reading import MOST_BYTES, Readers, Task
+from .reading import MOST_BYTES, Readers
 from .recording import Known, Recorder
 from .saving import FileSaver, SavedFile
+from .window import Entry, Window
 
 __all__ = ["SnapshotOptions", "snapshot"]
 
 #: Changed entries gathered before they are read, in order of likeness: versions and copies of a file then meet in one
-#: pack. Measured on 81,858 files: 540 MB with a window of 30,000, 536 MB with one of 82,000, 596 MB in walk order.
-#: An entry takes about a KB while its window is read.
-_WINDOW = 25_000
+#: pack. Of 130,000 entries, 2.06 GB of contents, windows of 31,000 / 78,000 / 130,000 keep 517 / 508 / 491 MB, and the
+#: fewer bytes, the less time they take to compress. An entry takes about 350 bytes while its window is read.
+_WINDOW = 200_000
 
-#: The first window is smaller, so that there is soon something to compress.
+#: The first window is smaller, so that there is soon something to read.
 _FIRST_WINDOW = 4_000
+
+#: Files that helpers may still have to read while the next window is filled: reading so many takes longer than that.
+_WAITING = 50_000
+
+#: Files whose last versions are looked up at a time where this process reads them: one takes about a KB.
+_BATCH = 1000
 
 #: Times that a snapshot begins anew because another process changed what it was based on. Of that many at once, each
 #: of which saves the same source, all get their turn; an attempt reads nothing that was read before.
@@ -113,29 +120,6 @@ class _BaseMovedError(Exception):
     """Another process has committed a snapshot of the same source."""
 
 
-#: Path, status, and the first snapshot of its version in the catalog, None if there is none.
-_Found = Tuple[bytes, Status, Optional[int]]
-
-_DONE: _Found = (b"", Status(*[0] * len(Status._fields)), None)
-
-
-@attrs.define(eq=False)
-class _Window:
-    """Changed entries that are read together.
-
-    Attributes:
-        entries: In order of paths.
-        known: Their last versions.
-        rows: What the commit writes of each, as far as it is known.
-        unread: Number of files that are still being read.
-    """
-
-    entries: list[_Found]
-    known: Known
-    rows: list[Optional[catalog.VersionRow]]
-    unread: int = 0
-
-
 class _Attempt:
     """One walk over the source and one commit."""
 
@@ -158,8 +142,8 @@ class _Attempt:
         self._source_id = catalog.source_id(database, options.host, source.root)
         self._base = catalog.newest_snapshot(database, self._source_id)
         self._links: dict[tuple[int, int], SavedFile] = {}
-        self._leading: dict[tuple[int, int], list[tuple[_Window, int]]] = {}  # waiting for another path of their inode
-        self._windows: Deque[_Window] = deque()
+        self._following: dict[tuple[int, int], list[tuple[Window, int]]] = {}  # waiting for another path of their inode
+        self._windows: Deque[Window] = deque()
         digest = 0 if self._base is None else _tree_digest(database, self._base)
         self._recorder = Recorder(source.status, self._started_ns, digest, self._problem)
         self._rows = Spool()
@@ -179,14 +163,12 @@ class _Attempt:
             self._source.root, chunking, self._writer, helpers
         ) as self._readers:
             self._saver = FileSaver(self._source, self._writer, chunking, self._problem, self._report_reading)
-            window: list[_Found] = []
-            limit = _FIRST_WINDOW
-            for changed in self._compare():
-                window.append(changed)
+            window, limit = Window(), _FIRST_WINDOW
+            for path, status, first in self._compare():
+                window.add(path, status, first)
                 if len(window) >= limit:
                     self._store(window)
-                    window = []
-                    limit = _WINDOW
+                    window, limit = Window(), _WINDOW
             self._store(window)
             self._await()
             self._readers.finish()
@@ -212,8 +194,11 @@ class _Attempt:
 
     # Comparing: a merge of two sorted streams, in constant memory.
 
-    def _compare(self) -> Iterator[_Found]:
-        """Yield the entries that are not as the catalog has them; note those that are gone."""
+    def _compare(self) -> Iterator[tuple[bytes, os.stat_result, Optional[int]]]:
+        """Yield the entries that are not as the catalog has them, each with the first snapshot of its last version.
+
+        Those that are gone are noted.
+        """
         rows = catalog.current_files(self._database, self._source_id)
         row = next(rows, None)
         limit = self._options.max_file_size
@@ -253,7 +238,7 @@ class _Attempt:
             if gone:
                 self._remove(gone)
                 gone = []
-            yield path, Status.of(status), first
+            yield path, status, first
         while row is not None:
             gone.append(row)
             row = next(rows, None)
@@ -273,64 +258,64 @@ class _Attempt:
 
     # Storing: read what changed in order of likeness, record it in order of paths.
 
-    def _store(self, entries: list[_Found]) -> None:
+    def _store(self, window: Window) -> None:
         """Read the files of a window, and set the rows of all its entries aside for the commit.
 
         Where helpers read they are still at it afterwards.
         """
-        known: Known = {}
-        if self._source_id is not None:
-            paths = [path for path, _, first in entries if first is not None]
-            for version, first, _ in catalog.load_versions(self._database, self._source_id, paths):
-                known[version.path] = (version, first)
-        window = _Window(entries, known, [None] * len(entries))
         self._windows.append(window)
-        away: list[int] = []
-        here: list[int] = []
-        size = 0
-        for index, (path, status, _) in enumerate(entries):
-            if (status.st_mode & 0o170000) != 0o100000:
-                window.rows[index] = self._record_special(path, status, known)
-            elif status.st_size <= MOST_BYTES:
-                away.append(index)
-                size += status.st_size
-            else:
-                here.append(index)
-        if not self._readers.start(len(away), size):
-            here, away = here + away, []
-        for indexes in (here, away):
-            indexes.sort(key=lambda index: _likeness(entries[index][0]))
-        self._submit(window, away)
-        for index in here:
-            self._read_here(window, index)
-            self._take_found(wait=False)
-        # Walk on when the helpers will soon have nothing more to do, and not before: a window takes memory.
-        while self._readers.unfinished and not self._readers.idle:
+        for batch in _batches(window.others):
+            entries = [window.entry(position) for position in batch]
+            known = self._known(entries)
+            for position, entry in zip(batch, entries):
+                window.finish(position, self._record_special(entry.path, entry.status, known))
+        away = [position for position in window.files if window.sizes[position] <= MOST_BYTES]
+        if self._readers.start(len(away), sum(window.sizes[position] for position in away)):
+            self._submit(window, window.by_likeness(away))
+            here = [position for position in window.files if window.sizes[position] > MOST_BYTES]
+        else:
+            here = list(window.files)
+        for batch in _batches(window.by_likeness(here)):
+            known = self._known([window.entry(position) for position in batch])
+            for position in batch:
+                self._read_here(window, position, known)
+                self._take_found(wait=False)
+        # Walk on while the helpers have enough to do, but not before most is done: what waits takes memory.
+        while self._readers.unfinished > _WAITING:
             self._take_found(wait=True)
         self._collect_windows()
 
-    def _submit(self, window: _Window, indexes: list[int]) -> None:
+    def _submit(self, window: Window, positions: array[int]) -> None:
         """Have files of a window read by helpers."""
-        tasks: list[Task] = []
-        for index in indexes:
-            path, status, _ = window.entries[index]
+        leading = array("I")
+        for position in positions:
+            status = window.entry(position).status
             if status.st_nlink > 1:  # one path of an inode is read
                 inode = (status.st_dev, status.st_ino)
-                if inode in self._leading:
-                    self._leading[inode].append((window, index))
+                if inode in self._following:
+                    self._following[inode].append((window, position))
                     window.unread += 1
                     continue
                 if inode in self._links:
-                    self._read_here(window, index)
+                    self._read_here(window, position)
                     continue
-                self._leading[inode] = []
-            tasks.append(((window, index), path, status))
-        window.unread += len(tasks)
-        self._readers.submit(tasks)
+                self._following[inode] = []
+            leading.append(position)
+        window.unread += len(leading)
+        self._readers.submit(window, leading)
 
-    def _read_here(self, window: _Window, index: int) -> None:
+    def _known(self, entries: Sequence[Entry]) -> Known:
+        """Return the last versions of entries."""
+        paths = [entry.path for entry in entries if entry.first is not None]
+        if self._source_id is None or not paths:
+            return {}
+        versions = catalog.load_versions(self._database, self._source_id, paths)
+        return {version.path: (version, first) for version, first, _ in versions}
+
+    def _read_here(self, window: Window, position: int, known: Optional[Known] = None) -> None:
         """Read a file in this process, and record it."""
-        path, status, _ = window.entries[index]
+        entry = window.entry(position)
+        path, status, _ = entry
         self._done_files += 1
         self._report_reading(path)
         outcome: Union[SavedFile, OSError, FileChangedError, None] = None
@@ -341,40 +326,41 @@ class _Attempt:
                 outcome = self._saver.save(path, status)
             except (OSError, FileChangedError) as exc:
                 outcome = exc
-        self._record(window, index, outcome)
+        window.finish(position, self._record(path, outcome, self._known([entry]) if known is None else known))
 
     def _take_found(self, *, wait: bool) -> None:
         """Record files that helpers have read."""
-        readers = self._readers
-        for (window, index), outcome in readers.found(wait=wait):
-            path, status, _ = window.entries[index]
+        found = self._readers.found(wait=wait)
+        if not found:
+            return
+        entries = [file.window.entry(file.position) for file in found]
+        known = self._known(entries)
+        for (window, position, outcome), (path, status, _) in zip(found, entries):
             window.unread -= 1
             self._done_files += 1
             self._report_reading(path)
-            self._record(window, index, outcome)
+            window.finish(position, self._record(path, outcome, known))
             if status.st_nlink > 1:
-                for other, waiting in self._leading.pop((status.st_dev, status.st_ino)):
+                for other, waiting in self._following.pop((status.st_dev, status.st_ino)):
                     other.unread -= 1
                     self._read_here(other, waiting)
 
-    def _record(self, window: _Window, index: int, outcome: Union[SavedFile, OSError, FileChangedError]) -> None:
+    def _record(
+        self, path: bytes, outcome: Union[SavedFile, OSError, FileChangedError], known: Known
+    ) -> Optional[catalog.VersionRow]:
         """Record a regular file, by what became of its bytes."""
-        path, known = window.entries[index][0], window.known
-        window.entries[index] = _DONE  # nothing more is needed of it
         if isinstance(outcome, SavedFile):
             status, (size, digest, ordinal), sparse, xattrs = outcome
             if status.st_nlink > 1:  # of what was opened: another file may have taken the name meanwhile
                 self._links[status.st_dev, status.st_ino] = outcome
-            window.rows[index] = self._recorder.record(
-                path, b"f", status, known, size, digest, ordinal, sparse, None, None, xattrs
-            )
-            return
+            return self._recorder.record(path, b"f", status, known, size, digest, ordinal, sparse, None, None, xattrs)
         gone = isinstance(outcome, OSError) and outcome.errno == errno.ENOENT
         if isinstance(outcome, FileChangedError):
             self._problem("changed-kind", path, str(outcome))
         elif not gone:
             self._problem("unreadable", path, f"cannot be read: {outcome.strerror or outcome}")
         self._recorder.lose(path, known, gone=gone)
+        return None
 
     def _await(self) -> None:
         """Wait until everything was read."""
@@ -385,7 +371,7 @@ class _Attempt:
     def _collect_windows(self) -> None:
         """Set the rows of windows that were read aside for the commit."""
         while self._windows and not self._windows[0].unread:
-            self._rows.extend(row for row in self._windows.popleft().rows if row is not None)
+            self._rows.extend(self._windows.popleft().rows())
 
     def _record_special(self, path: bytes, status: Status, known: Known) -> Optional[catalog.VersionRow]:
         """Record a directory, symlink, FIFO, socket or device: everything that has no bytes."""
@@ -476,10 +462,8 @@ def _is_within(path: bytes, others: set[bytes]) -> bool:
     return b"." in others
 
 
-def _likeness(path: bytes) -> tuple[bytes, bytes]:
-    """Return a key by which versions and copies of a file sort together: extension, then name."""
-    name = path.rpartition(b"/")[2]
-    return name.rpartition(b".")[2], name
+def _batches(positions: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (positions[begin : begin + _BATCH] for begin in range(0, len(positions), _BATCH))
 
 
 def _chunking(database: Database) -> Chunking:

@@ -21,7 +21,7 @@ class Spool:
 
     def __init__(self) -> None:
         self._closed_rows = 0
-        self._open: list[tuple[Any, ...]] = []
+        self._open: list[bytes] = []
         self._batches: list[tuple[str, int, bytes]] = []
 
     @property
@@ -29,8 +29,8 @@ class Spool:
         """Number of rows."""
         return self._closed_rows + len(self._open)
 
-    def extend(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        """Add rows of plain values; the last one of each is the ordinal of its content."""
+    def extend(self, rows: Iterable[bytes]) -> None:
+        """Add rows of plain values, as marshal writes them; the last value of each is the ordinal of its content."""
         for row in rows:
             self._open.append(row)
             if len(self._open) >= _BATCH_ROWS:
@@ -43,11 +43,13 @@ class Spool:
     def drain(self, counts: array[int]) -> Iterator[tuple[Any, ...]]:
         """Yield the rows in the order they came, and count the uses of each ordinal."""
         for codec, size, packed in self._batches:
-            for row in marshal.loads(decompress(codec, packed, size)):
-                if row[-1] >= 0:
-                    counts[row[-1]] += 1
-                yield row
-        for row in self._open:
-            if row[-1] >= 0:
-                counts[row[-1]] += 1
-            yield row
+            yield from _counted(marshal.loads(decompress(codec, packed, size)), counts)
+        yield from _counted(self._open, counts)
+
+
+def _counted(rows: Iterable[bytes], counts: array[int]) -> Iterator[tuple[Any, ...]]:
+    for data in rows:
+        row = marshal.loads(data)
+        if row[-1] >= 0:
+            counts[row[-1]] += 1
+        yield row

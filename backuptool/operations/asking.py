@@ -1,0 +1,185 @@
+"""The other end of reading: a helper that reads files, asks which of their contents are wanted, and compresses those.
+
+Owns what a helper does; see reading for what it is told and what becomes of its answers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, Deque, Optional, Sequence
+
+from ..storage.chunking import LARGE_FILE, Chunking
+from ..storage.packs import PACK_BUFFER_BYTES, PACK_SIZE, compress_pack
+from ..storage.writer import Content, LargeContent
+from ..tree.metadata import Status
+from ..tree.source import FileChangedError, Source
+from .processes import Channel
+from .reading import Finding
+from .saving import FileSaver
+
+if TYPE_CHECKING:
+    import hashlib
+    from concurrent.futures import Future
+
+__all__ = ["serve"]
+
+#: Bytes of a run: enough that messages cost little, few enough that several fit into memory.
+_RUN_BYTES = 1 << 20
+
+#: Runs of a helper: one that is being filled, and those it has asked for.
+_RUNS = 3
+
+
+def serve(channel: Channel, root: bytes, chunking: Sequence[Any]) -> None:
+    """Read files for another process, until it says that there are no more."""
+    findings: list[Finding] = []
+    asker = _Asker(channel)
+    saver = FileSaver(
+        Source(root), asker, Chunking(*chunking), lambda *finding: findings.append(finding), asker.nothing_to_report
+    )
+    while True:
+        lot = asker.next_lot()
+        if not lot:
+            break
+        results = [_read(saver, path, Status(*status)) for path, status in lot]
+        asker.ask(results, findings, saver.read_bytes)
+        findings.clear()
+        saver.read_bytes = 0
+    asker.finish()
+
+
+def _read(saver: FileSaver, path: bytes, listed: Status) -> Any:
+    """Return what became of a file, as plain values; see ``_Conversation._outcome``."""
+    try:
+        status, content, sparse, xattrs = saver.save(path, listed)
+    except FileChangedError as exc:
+        return str(exc)
+    except OSError as exc:
+        return (exc.errno, exc.strerror)
+    if status is listed and xattrs is None:
+        return content.ordinal
+    return (content.ordinal, tuple(status), sparse, xattrs)
+
+
+class _Run:
+    """Contents that were read into a buffer, one behind the other."""
+
+    def __init__(self) -> None:
+        self.buffer = memoryview(bytearray(_RUN_BYTES + LARGE_FILE + 1))
+        self.clear()
+
+    def clear(self) -> None:
+        self.digests: list[bytes] = []
+        self.sizes: list[int] = []
+        self.filled = 0
+
+
+class _Asker:
+    """Takes contents for the writer of another process, which it asks; a content's ordinal is its number here."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._lots: Deque[Any] = deque()
+        self._run = _Run()
+        self._asked: Deque[_Run] = deque()
+        self._free = [_Run() for _ in range(_RUNS - 1)]
+        self._number = 0
+        self._large_number = -1  # those of large contents count downwards; -1 itself is a hole
+        self._larges: list[tuple[int, bytes, int, bytes, bytes, bytes]] = []
+        self._buffer = memoryview(bytearray(PACK_BUFFER_BYTES))
+        self._members: list[tuple[int, bytes, int]] = []
+        self._filled = 0
+
+    def next_lot(self) -> Any:
+        """Return the next files to be read."""
+        while not self._lots:
+            self._listen()
+        return self._lots.popleft()
+
+    def room(self, size: int) -> memoryview:
+        """Return where the bytes of the next content may be put."""
+        run = self._run
+        return run.buffer[run.filled : run.filled + size]
+
+    def add_from_room(self, size: int) -> Content:
+        """Take what was put there."""
+        run = self._run
+        begin = run.filled
+        digest = sha256(run.buffer[begin : begin + size]).digest()
+        run.digests.append(digest)
+        run.sizes.append(size)
+        run.filled = begin + size
+        content = Content(size, digest, self._number)
+        self._number += 1
+        if run.filled >= _RUN_BYTES:
+            self.ask()
+        return content
+
+    def add(self, data: bytes | memoryview) -> Content:
+        """Take a small content or a chunk."""
+        size = len(data)
+        self.room(size)[:] = data
+        return self.add_from_room(size)
+
+    def add_large(self, digest: bytes, size: int, parts: LargeContent) -> Content:
+        """Take a content whose parts have all been taken."""
+        self.ask()  # so that the numbers of its parts are known
+        self._large_number -= 1
+        content = Content(size, digest, self._large_number)
+        self._larges.append(
+            (content.ordinal, digest, size, parts.layout(), parts.offsets.tobytes(), parts.parts.tobytes())
+        )
+        return content
+
+    def hash_along(self, hasher: hashlib._Hash, data: bytes, before: Optional[Future[None]]) -> None:
+        """Feed a hasher."""
+        hasher.update(data)
+
+    def nothing_to_report(self) -> None:
+        """Do nothing: what was read is told with every question."""
+
+    def ask(self, results: Sequence[Any] = (), findings: Sequence[Finding] = (), read_bytes: int = 0) -> None:
+        """Ask which contents of the run are wanted, and tell what became of files."""
+        run = self._run
+        self._channel.send((run.digests, run.sizes, self._larges, list(results), list(findings), read_bytes))
+        self._larges = []
+        self._asked.append(run)
+        while not self._free:
+            self._listen()
+        self._run = self._free.pop()
+
+    def finish(self) -> None:
+        """Send the last pack, and say that there will be nothing more."""
+        while self._asked:
+            self._listen()
+        self._seal()
+        self._channel.send(None)
+
+    def _listen(self) -> None:
+        what, values = self._channel.receive()
+        if what == "read":
+            self._lots.append(values)
+        else:
+            run = self._asked.popleft()
+            self._keep(run, values)
+            run.clear()
+            self._free.append(run)
+
+    def _keep(self, run: _Run, wanted: Sequence[int]) -> None:
+        """Put those contents of a run into the pack that have an ordinal there; -1 is not wanted."""
+        begin = 0
+        for ordinal, digest, size in zip(wanted, run.digests, run.sizes):
+            if ordinal >= 0:
+                self._buffer[self._filled : self._filled + size] = run.buffer[begin : begin + size]
+                self._members.append((ordinal, digest, size))
+                self._filled += size
+                if self._filled >= PACK_SIZE:
+                    self._seal()
+            begin += size
+
+    def _seal(self) -> None:
+        if self._members:
+            pack = compress_pack(self._members, self._buffer[: self._filled])
+            self._channel.send((pack.members, pack.size, pack.codec, pack.data))
+            self._members, self._filled = [], 0

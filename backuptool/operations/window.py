@@ -1,0 +1,121 @@
+"""Windows: changed entries that wait to be read, and then their rows, which wait to be committed.
+
+Owns the order in which files are read, which decides what meets in a pack, and how little memory a waiting entry takes.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+from array import array
+from typing import Iterable, Iterator, NamedTuple, Optional
+
+from ..storage.catalog import VersionRow
+from ..storage.chunking import LARGE_FILE
+from ..tree.metadata import Status
+
+__all__ = ["Entry", "Window", "likeness"]
+
+
+class Entry(NamedTuple):
+    """A changed entry of the tree.
+
+    Attributes:
+        path: Relative to the source.
+        status: As it was listed.
+        first: First snapshot of its version in the catalog, None if there is none.
+    """
+
+    path: bytes
+    status: Status
+    first: Optional[int]
+
+
+class Window:
+    """Changed entries in order of their paths; an entry is known by its position.
+
+    Entries and rows wait as bytes behind each other, some 500 for each entry: as objects they would take several times
+    that, and leave memory in pieces.
+
+    Attributes:
+        files: Positions of regular files.
+        others: Positions of everything that has no bytes.
+        sizes: Bytes of each entry.
+        unread: Number of files that someone else is reading.
+    """
+
+    def __init__(self) -> None:
+        self.files = array("I")
+        self.others = array("I")
+        self.sizes = array("q")
+        self.unread = 0
+        self._paths = bytearray()
+        self._path_ends = array("q", [0])
+        self._statuses = bytearray()
+        self._status_ends = array("q", [0])
+        self._rows = bytearray()
+        self._row_begins = array("q")
+        self._row_ends = array("q")
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def add(self, path: bytes, status: os.stat_result, first: Optional[int]) -> None:
+        """Add an entry behind the others."""
+        regular = (status.st_mode & 0o170000) == 0o100000
+        (self.files if regular else self.others).append(len(self.sizes))
+        self.sizes.append(status.st_size if regular else 0)
+        self._paths += path
+        self._path_ends.append(len(self._paths))
+        self._statuses += marshal.dumps((*Status.of(status), first))
+        self._status_ends.append(len(self._statuses))
+        self._row_begins.append(0)
+        self._row_ends.append(0)
+
+    def path(self, position: int) -> bytes:
+        """Return the path of an entry."""
+        return bytes(self._paths[self._path_ends[position] : self._path_ends[position + 1]])
+
+    def entry(self, position: int) -> Entry:
+        """Return an entry."""
+        begin, end = self._status_ends[position], self._status_ends[position + 1]
+        *status, first = marshal.loads(self._statuses[begin:end])
+        return Entry(self.path(position), Status(*status), first)
+
+    def finish(self, position: int, row: Optional[VersionRow]) -> None:
+        """Keep the row of an entry; None if it needs none."""
+        if row is not None:
+            self._row_begins[position] = len(self._rows)
+            self._rows += marshal.dumps(row)
+            self._row_ends[position] = len(self._rows)
+
+    def rows(self) -> Iterator[bytes]:
+        """Yield the rows in order of their paths, each as marshal writes it."""
+        for begin, end in zip(self._row_begins, self._row_ends):
+            if begin < end:
+                yield bytes(self._rows[begin:end])
+
+    def by_likeness(self, positions: Iterable[int]) -> array[int]:
+        """Return positions in the order in which their files are best read.
+
+        Large files come first: they are cut, and lie in packs of their own anyway, and none that takes long is left to
+        the end.
+        """
+        sizes = self.sizes
+        keys = [
+            b"%d%b\0%b" % (sizes[position] <= LARGE_FILE, likeness(self.path(position)), position.to_bytes(4, "big"))
+            for position in positions
+        ]
+        keys.sort()
+        return array("I", [int.from_bytes(key[-4:], "big") for key in keys])
+
+
+def likeness(path: bytes) -> bytes:
+    """Return a key by which versions and copies of a file sort together.
+
+    It is the extension, then the name up to its first dot, then the directories from the last one up: of two files that
+    are called ``__init__.py``, those in directories of one name are versions of each other.
+    """
+    directory, _, name = path.rpartition(b"/")
+    parents = directory.rsplit(b"/", 3)[:-4:-1]
+    return b"\0".join((name.rpartition(b".")[2], name.partition(b".")[0], *parents, name))
