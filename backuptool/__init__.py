@@ -31,6 +31,7 @@ from .progress import ProgressCallback, ProgressEvent
 from .repository import DEFAULT_MAX_FILE_SIZE, Repository
 from .results import (
     CheckResult,
+    Compression,
     OverwritePolicy,
     Problem,
     PruneResult,
@@ -49,6 +50,7 @@ __all__ = [
     "DEFAULT_MAX_FILE_SIZE",
     "BackuptoolError",
     "CheckResult",
+    "Compression",
     "ContentCorruptError",
     "ContentMissingError",
     "CorruptionError",

@@ -162,6 +162,12 @@ def _add_snapshot(parser: argparse.ArgumentParser) -> None:
         help="skip files above this size and name each (default: 1GiB)",
     )
     option("--one-file-system", action="store_true", help="save mount points as empty directories")
+    option(
+        "--compression",
+        choices=("fast", "balanced", "max"),
+        default="balanced",
+        help="how hard to compress what is new (default: balanced)",
+    )
     option("--note", metavar="TEXT", default="", help="free text kept with the snapshot")
     option("--tag", metavar="TAG", **_SEVERAL, help="a word kept with the snapshot; may be given several times")
     option("--host", metavar="NAME", help="name of the machine (default: its host name)")

@@ -87,6 +87,7 @@ def _snapshot(repository: Repository, options: argparse.Namespace) -> SnapshotRe
         exclude_larger_than=options.exclude_larger_than,
         max_file_size=options.max_file_size,
         one_file_system=options.one_file_system,
+        compression=options.compression,
         note=options.note,
         tags=options.tag,
         host=options.host,

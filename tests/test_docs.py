@@ -30,7 +30,7 @@ import pytest
 import backuptool
 from backuptool.arguments import build_parser
 from backuptool.results import Result
-from backuptool.storage import chunking, packs, schema
+from backuptool.storage import chunking, compression, packs, schema
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -411,7 +411,7 @@ def test_the_format_page_has_the_numbers_of_the_code() -> None:
         "application_id": schema.APPLICATION_ID,
         "user_version": schema.FORMAT,
         "page_size": schema.PAGE_SIZE,
-        "PACK_SIZE": packs.PACK_SIZE,
+        "PACK_SIZE": compression.SETTINGS["balanced"].pack_size,
         "MAX_PACK_SIZE": packs.MAX_PACK_SIZE,
         "LARGE_FILE": chunking.LARGE_FILE,
         **{name: value for name, value in chunking.CHUNKING.settings() if isinstance(value, int)},

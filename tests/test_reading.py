@@ -331,7 +331,7 @@ def test_helper_that_has_ended_is_told_nothing_and_says_nothing() -> None:
 
 
 def test_helper_ends_when_nobody_asks_it_for_anything(tmp_path: Path) -> None:
-    helper = Helper("asking", bytes(tmp_path), (1 << 15, 1 << 17, 1 << 34, 1 << 18, 1 << 38))
+    helper = Helper("asking", bytes(tmp_path), (1 << 15, 1 << 17, 1 << 34, 1 << 18, 1 << 38), "fast")
     helper.finish()
     assert helper._process.wait() == 0
     helper.close()

@@ -34,7 +34,7 @@ from backuptool import (
 )
 from backuptool.storage import catalog
 from backuptool.storage.chunking import CHUNKING, LARGE_FILE, Chunking, cut
-from backuptool.storage.compression import RAW, ZSTD, compress, decompress, salvage
+from backuptool.storage.compression import RAW, SETTINGS, ZSTD, compress, decompress, salvage
 from backuptool.storage.contents import (
     ContentLocation,
     ContentReader,
@@ -47,11 +47,12 @@ from backuptool.storage.contents import (
 )
 from backuptool.storage.database import Database
 from backuptool.storage.digest import FileVersion, hash_zeros, layout_entry, row_hash, snapshot_digest, to_bytes
-from backuptool.storage.packs import PACK_SIZE, CompressedPack, PackCompressor, PackReader, read_pack, unpack
+from backuptool.storage.packs import CompressedPack, PackCompressor, PackReader, read_pack, unpack
 from backuptool.storage.pool import ConnectionPool
 from backuptool.storage.schema import APPLICATION_ID, FORMAT
 from backuptool.storage.writer import Content, ContentWriter, LargeContent
 
+PACK_BYTES = SETTINGS["balanced"].pack_size
 MIB = 1 << 20
 
 
@@ -690,12 +691,22 @@ def test_closing_in_a_forked_process_leaves_the_locks_of_its_parent(tmp_path: Pa
 SAMPLES = [b"", b"x", b"text " * 1000, noise(5000), bytes(3 * MIB), noise(1000) * 500]
 
 
+@pytest.mark.parametrize("compression", SETTINGS)
 @pytest.mark.parametrize("data", SAMPLES, ids=["empty", "byte", "text", "noise", "zeros", "repeats"])
-def test_what_is_compressed_comes_back(data: bytes) -> None:
-    codec, packed = compress(data)
+def test_what_is_compressed_comes_back(data: bytes, compression: str) -> None:
+    codec, packed = compress(data, compression)
     assert len(packed) <= len(data)
     assert decompress(codec, packed, len(data)) == data
     assert salvage(codec, packed, len(data)) == data
+
+
+def test_max_is_smaller_than_balanced_and_balanced_than_fast() -> None:
+    chance = random.Random(1)
+    words = [noise(7, number).hex().encode() for number in range(500)]
+    text = b" ".join(chance.choice(words) for _ in range(60_000))
+    sizes = [len(compress(text, compression)[1]) for compression in ("max", "balanced", "fast")]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == 3
 
 
 def test_noise_is_kept_as_it_is() -> None:
@@ -972,7 +983,7 @@ def test_pack_that_is_all_but_full_has_room_for_a_content_of_any_size(database: 
         room[:MIB] = pieces[2]
         writer.add_from_room(MIB)
         writer.flush()
-    assert database.query("SELECT size FROM packs") == [(PACK_SIZE - 1 + MIB,)]
+    assert database.query("SELECT size FROM packs") == [(PACK_BYTES - 1 + MIB,)]
     with ContentReader(database) as reader:
         for piece in pieces:
             assert reader.read(location(database, piece)) == piece
@@ -1350,7 +1361,7 @@ def test_damage_is_noticed_when_read_ahead(database: Database) -> None:
 def submit(compressor: PackCompressor, number: int, data: bytes) -> memoryview:
     """Have a pack of one member compressed; return the buffer it is in."""
     buffer = compressor.buffer()
-    assert len(buffer) >= PACK_SIZE + MIB
+    assert len(buffer) >= PACK_BYTES + MIB
     buffer[: len(data)] = data
     compressor.submit([(number, b"", len(data))], buffer, len(data))
     return buffer

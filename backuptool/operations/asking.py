@@ -10,7 +10,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Deque, Optional, Sequence
 
 from ..storage.chunking import LARGE_FILE, Chunking
-from ..storage.packs import PACK_BUFFER_BYTES, PACK_SIZE, compress_pack
+from ..storage.compression import SETTINGS
+from ..storage.packs import compress_pack, pack_buffer
 from ..storage.writer import Content, LargeContent
 from ..tree.metadata import Status
 from ..tree.source import FileChangedError, Source
@@ -31,10 +32,10 @@ _RUN_BYTES = 1 << 20
 _RUNS = 3
 
 
-def serve(channel: Channel, root: bytes, chunking: Sequence[Any]) -> None:
+def serve(channel: Channel, root: bytes, chunking: Sequence[Any], compression: str) -> None:
     """Read files for another process, until it says that there are no more."""
     findings: list[Finding] = []
-    asker = _Asker(channel)
+    asker = _Asker(channel, compression)
     saver = FileSaver(
         Source(root), asker, Chunking(*chunking), lambda *finding: findings.append(finding), asker.nothing_to_report
     )
@@ -78,8 +79,9 @@ class _Run:
 class _Asker:
     """Takes contents for the writer of another process, which it asks; a content's ordinal is its number here."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, compression: str) -> None:
         self._channel = channel
+        self._compression = compression
         self._lots: Deque[Any] = deque()
         self._run = _Run()
         self._asked: Deque[_Run] = deque()
@@ -87,7 +89,8 @@ class _Asker:
         self._number = 0
         self._large_number = -1  # those of large contents count downwards; -1 itself is a hole
         self._larges: list[tuple[int, bytes, int, bytes, bytes, bytes]] = []
-        self._buffer = memoryview(bytearray(PACK_BUFFER_BYTES))
+        self._buffer = pack_buffer(compression)
+        self._pack_size = SETTINGS[compression].pack_size
         self._members: list[tuple[int, bytes, int]] = []
         self._filled = 0
 
@@ -174,12 +177,12 @@ class _Asker:
                 self._buffer[self._filled : self._filled + size] = run.buffer[begin : begin + size]
                 self._members.append((ordinal, digest, size))
                 self._filled += size
-                if self._filled >= PACK_SIZE:
+                if self._filled >= self._pack_size:
                     self._seal()
             begin += size
 
     def _seal(self) -> None:
         if self._members:
-            pack = compress_pack(self._members, self._buffer[: self._filled])
+            pack = compress_pack(self._members, self._buffer[: self._filled], self._compression)
             self._channel.send((pack.members, pack.size, pack.codec, pack.data))
             self._members, self._filled = [], 0

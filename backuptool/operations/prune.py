@@ -17,9 +17,9 @@ from ..errors import CorruptionError
 from ..progress import Reporter
 from ..results import Problem, PruneResult
 from ..storage import catalog
-from ..storage.compression import compress
+from ..storage.compression import DEFAULT, SETTINGS, compress
 from ..storage.database import Database
-from ..storage.packs import PACK_SIZE, UnpackedPack, read_pack, unpack
+from ..storage.packs import UnpackedPack, read_pack, unpack
 
 __all__ = ["prune"]
 
@@ -30,6 +30,8 @@ _GRACE_NS = 24 * 3600 * 1_000_000_000
 #: Bytes packed again in one transaction, and pages given back in one.
 _BATCH_BYTES = 32 << 20
 _BATCH_PAGES = 4096
+
+_PACK_SIZE = SETTINGS[DEFAULT].pack_size
 
 _PENDING_BYTE = 1 << 30  # SQLite never uses the page that holds this byte: its locks are there
 
@@ -308,7 +310,7 @@ class _Prune:
                 members.append((content, len(data)))
                 pieces.append(data)
                 filled += len(data)
-                if filled >= PACK_SIZE:
+                if filled >= _PACK_SIZE:
                     self._write_pack(members, pieces, written_ns)
                     members, pieces, filled = [], [], 0
             self.repacked_packs += 1

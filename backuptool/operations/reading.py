@@ -75,6 +75,7 @@ class Readers:
     Args:
         root: The source, an absolute path.
         chunking: How large files are cut.
+        compression: How hard packs are compressed.
         writer: Where the contents go.
         helpers: How many there are to be; None for as many as there are processors, if it pays.
 
@@ -83,11 +84,14 @@ class Readers:
         findings: Files that changed while they were read; the caller may clear it.
     """
 
-    def __init__(self, root: bytes, chunking: Chunking, writer: ContentWriter, helpers: Optional[int]) -> None:
+    def __init__(
+        self, root: bytes, chunking: Chunking, compression: str, writer: ContentWriter, helpers: Optional[int]
+    ) -> None:
         self.read_bytes = 0
         self.findings: list[Finding] = []
         self._root = root
         self._chunking = chunking
+        self._compression = compression
         self._writer = writer
         self._wanted = helpers
         self._helpers: list[Helper] = []
@@ -115,7 +119,9 @@ class Readers:
             pays = files >= _MANY_FILES or (files >= _SOME_FILES and size >= _MANY_BYTES)
             wanted = processors() if pays and processors() > 1 else 0
         if wanted and not self._helpers:
-            self._helpers = start_helpers(wanted, "asking", self._root, attrs.astuple(self._chunking))
+            self._helpers = start_helpers(
+                wanted, "asking", self._root, attrs.astuple(self._chunking), self._compression
+            )
             for helper in self._helpers:
                 thread = threading.Thread(target=self._feed, args=(helper,), name="backuptool-read", daemon=True)
                 self._threads.append(thread)

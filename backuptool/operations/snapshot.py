@@ -20,6 +20,7 @@ from ..progress import Reporter
 from ..results import Problem, SkippedFile, SnapshotResult, format_size
 from ..storage import catalog
 from ..storage.chunking import Chunking
+from ..storage.compression import DEFAULT, SETTINGS
 from ..storage.contents import ContentsVanishedError, reference
 from ..storage.database import Database
 from ..storage.digest import MODULUS, to_bytes
@@ -71,6 +72,7 @@ class SnapshotOptions:
     note: str = ""
     tags: tuple[str, ...] = ()
     host: str = ""
+    compression: str = DEFAULT
     helpers: Optional[int] = None
 
     def exclusions(self) -> Exclusions:
@@ -92,8 +94,13 @@ def snapshot(
 
     Another process may commit a snapshot of the same source, or prune contents that this one found, while this one
     runs. The commit notices, and the snapshot is taken again: what was stored stays stored, so that is quick.
+
+    Raises:
+        ValueError: There is no such compression.
     """
     begin = time.monotonic()
+    if options.compression not in SETTINGS:
+        raise ValueError(f"compression must be {', '.join(SETTINGS)}, not {options.compression!r}")
     exclusions = options.exclusions()
     source = Source(options.source)
     helpers = options.helpers
@@ -159,8 +166,8 @@ class _Attempt:
             helpers: Number of processes that read beside this one, None for as many as pay.
         """
         chunking = _chunking(self._database)
-        with ContentWriter(self._database, self._clock) as self._writer, Readers(
-            self._source.root, chunking, self._writer, helpers
+        with ContentWriter(self._database, self._clock, self._options.compression) as self._writer, Readers(
+            self._source.root, chunking, self._options.compression, self._writer, helpers
         ) as self._readers:
             self._saver = FileSaver(self._source, self._writer, chunking, self._problem, self._report_reading)
             window, limit = Window(), _FIRST_WINDOW

@@ -8,24 +8,48 @@ from __future__ import annotations
 import importlib
 import threading
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple, Optional
 
 from ..errors import ContentCorruptError
 
-__all__ = ["LEVEL", "RAW", "ZSTD", "compress", "decompress", "salvage"]
+__all__ = ["DEFAULT", "RAW", "SETTINGS", "ZSTD", "Setting", "compress", "decompress", "salvage"]
 
 ZSTD = "zstd"
 RAW = "raw"
 
-#: zstd level. 2.06 GB of contents in order of likeness took, in packs of 1 / 2 / 4 MiB: at level 1 579 / - / 569 MB and
-#: 6.3 / - / 6.6 s of one core, at level 2 545 / 534 / 528 MB and 7.1 / 7.0 / 6.9 s, at level 3 522 / 507 / 499 MB and
-#: 7.7 / 9.7 / 8.6 s.
-LEVEL = 2
+
+class Setting(NamedTuple):
+    """How hard packs are compressed.
+
+    Attributes:
+        level: Of zstd.
+        pack_size: Bytes that fill a pack, before compression.
+        window_log: Binary logarithm of how far zstd looks back, None for what the level has.
+        hash_log: Binary logarithm of how many places it remembers, None for what the level has.
+    """
+
+    level: int
+    pack_size: int
+    window_log: Optional[int] = None
+    hash_log: Optional[int] = None
+
+
+#: 2.06 GB of contents in order of likeness take, in packs of 2 MiB: at level 1 536 MB and 0.88 of the time of level 2,
+#: with the parameters below 516 MB and 0.89; at level 2 500 MB; at level 3 476 MB and 1.25; at level 6 in packs of
+#: 8 MiB 412 MB and 3.6. Reading one file back costs in proportion to the size of a pack, and so does what a damaged
+#: pack takes with it.
+SETTINGS: dict[str, Setting] = {
+    "fast": Setting(level=1, pack_size=2 << 20, window_log=21, hash_log=15),
+    "balanced": Setting(level=2, pack_size=2 << 20),
+    "max": Setting(level=6, pack_size=8 << 20),
+}
+
+DEFAULT = "balanced"
 
 #: Bytes fed at a time when salvaging: all blocks before the damaged one come out.
 _SALVAGE_STEP = 512
 
-_local = threading.local()  # one compressor a thread: sharing one between threads corrupts memory
+_local = threading.local()  # compressors of each thread: sharing one between threads corrupts memory
 
 
 @lru_cache(maxsize=1)
@@ -39,19 +63,35 @@ def _zstd() -> Any:
     return importlib.import_module("pyzstd")
 
 
-def _new_compressor() -> Any:
+def _new_compressor(setting: Setting) -> Any:
     module = _zstd()
     if hasattr(module, "CompressionParameter"):
         names = module.CompressionParameter
-        return module.ZstdCompressor(options={names.compression_level: LEVEL, names.checksum_flag: 1})
-    return module.ZstdCompressor({module.CParameter.compressionLevel: LEVEL, module.CParameter.checksumFlag: 1})
+        options = {names.compression_level: setting.level, names.checksum_flag: 1}
+        further = {names.window_log: setting.window_log, names.hash_log: setting.hash_log}
+    else:
+        names = module.CParameter
+        options = {names.compressionLevel: setting.level, names.checksumFlag: 1}
+        further = {names.windowLog: setting.window_log, names.hashLog: setting.hash_log}
+    options.update({name: value for name, value in further.items() if value is not None})
+    return (
+        module.ZstdCompressor(options=options)
+        if hasattr(module, "CompressionParameter")
+        else module.ZstdCompressor(options)
+    )
 
 
-def compress(data: bytes | memoryview) -> tuple[str, bytes]:
-    """Return (codec, bytes): one zstd frame with checksum and content size, or the data itself if that is smaller."""
-    compressor = getattr(_local, "compressor", None)
+def compress(data: bytes | memoryview, compression: str = DEFAULT) -> tuple[str, bytes]:
+    """Return (codec, bytes): one zstd frame with checksum and content size, or the data itself if that is smaller.
+
+    Args:
+        data: At most a pack.
+        compression: One of ``SETTINGS``.
+    """
+    compressors = _local.__dict__
+    compressor = compressors.get(compression)
     if compressor is None:
-        compressor = _local.compressor = _new_compressor()
+        compressor = compressors[compression] = _new_compressor(SETTINGS[compression])
     frame: bytes = compressor.compress(data, compressor.FLUSH_FRAME)
     return (ZSTD, frame) if len(frame) < len(data) else (RAW, bytes(data))
 

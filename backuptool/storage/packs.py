@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Deque, Iterable, Iterator, Optional, Sequence,
 import attrs
 
 from ..errors import ContentCorruptError, ContentMissingError, CorruptionError
-from .compression import compress, decompress, salvage
+from .compression import DEFAULT, SETTINGS, compress, decompress, salvage
 from .database import Database
 
 if TYPE_CHECKING:
@@ -21,26 +21,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAX_PACK_SIZE",
-    "PACK_BUFFER_BYTES",
-    "PACK_SIZE",
     "CompressedPack",
     "PackCompressor",
     "PackReader",
     "UnpackedPack",
     "compress_pack",
+    "pack_buffer",
     "read_pack",
     "unpack",
 ]
 
-#: Bytes before compression. 1 MiB packs take 3 to 5 % more room than packs of 4 MiB, those of 2 MiB 1 to 2 %; reading
-#: one file back costs in proportion, and so does what a damaged pack takes with it.
-PACK_SIZE = 2 << 20
-
 #: Bytes that no pack exceeds: a forged file cannot make a reader take more memory than this.
 MAX_PACK_SIZE = 16 << 20
 
-#: Room for a pack that is not quite full, one content more, and the byte by which a file that grows gives itself away.
-PACK_BUFFER_BYTES = PACK_SIZE + (1 << 20)
+#: Room beside a pack that is not quite full for one content more, and the byte by which a file that grows gives itself
+#: away.
+_SPARE_BYTES = 1 << 20
 
 #: Packs that wait to be compressed, so that the compressing threads have work while none is read.
 _QUEUED = 2
@@ -69,9 +65,14 @@ class CompressedPack:
     data: bytes
 
 
-def compress_pack(members: list[tuple[int, bytes, int]], data: memoryview) -> CompressedPack:
+def pack_buffer(compression: str) -> memoryview:
+    """Return room for a pack that is not quite full and one content more."""
+    return memoryview(bytearray(SETTINGS[compression].pack_size + _SPARE_BYTES))
+
+
+def compress_pack(members: list[tuple[int, bytes, int]], data: memoryview, compression: str) -> CompressedPack:
     """Return a pack with those members, whose bytes these are."""
-    codec, packed = compress(data)
+    codec, packed = compress(data, compression)
     return CompressedPack(members, len(data), codec, packed)
 
 
@@ -80,14 +81,18 @@ class PackCompressor:
 
     The caller fills a buffer and hands it over. There are only so many, and they are used again, so memory is bounded.
     A context manager.
+
+    Args:
+        compression: How hard; one of ``compression.SETTINGS``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, compression: str = DEFAULT) -> None:
         from concurrent.futures import ThreadPoolExecutor  # imported here: listing snapshots needs no threads
 
         workers = max(1, min(os.cpu_count() or 1, 16))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="backuptool-compress")
         self._limit = workers + _QUEUED
+        self._compression = compression
         self._waiting: Deque[tuple[list[tuple[int, bytes, int]], int, memoryview, Future[tuple[str, bytes]]]] = deque()
         self._free: list[memoryview] = []
 
@@ -100,12 +105,12 @@ class PackCompressor:
         self._pool.shutdown(wait=True)
 
     def buffer(self) -> memoryview:
-        """Return an empty buffer for a pack: it is full at ``PACK_SIZE``, and has room for one content more."""
-        return self._free.pop() if self._free else memoryview(bytearray(PACK_BUFFER_BYTES))
+        """Return an empty buffer for a pack."""
+        return self._free.pop() if self._free else pack_buffer(self._compression)
 
     def submit(self, members: list[tuple[int, bytes, int]], buffer: memoryview, size: int) -> None:
         """Take over a full pack: its members, and the buffer with that many bytes in it."""
-        self._waiting.append((members, size, buffer, self._pool.submit(compress, buffer[:size])))
+        self._waiting.append((members, size, buffer, self._pool.submit(compress, buffer[:size], self._compression)))
 
     def finished(self, *, wait_for_all: bool = False) -> Iterator[CompressedPack]:
         """Yield finished packs; waits only where too many are under way, or for all of them."""

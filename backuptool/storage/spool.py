@@ -35,7 +35,7 @@ class Spool:
             self._open.append(row)
             if len(self._open) >= _BATCH_ROWS:
                 data = marshal.dumps(self._open)
-                codec, packed = compress(data)
+                codec, packed = compress(data, "fast")
                 self._batches.append((codec, len(data), packed))
                 self._closed_rows += len(self._open)
                 self._open = []

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Optional, Seque
 
 import attrs
 
+from .compression import DEFAULT, SETTINGS
 from .contents import ContentsVanishedError, HashFilter, add_refs, find, insert_contents, next_content_id
 from .database import Database
 from .digest import layout_entry
-from .packs import PACK_SIZE, CompressedPack, PackCompressor
+from .packs import CompressedPack, PackCompressor
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -92,6 +93,7 @@ class ContentWriter:
     Args:
         database: An open repository; a thread writes short transactions into it, until :meth:`flush`.
         clock: Returns ns since 1970 UTC.
+        compression: How hard packs are compressed; one of ``compression.SETTINGS``.
 
     Attributes:
         ids: Id of each content by ordinal.
@@ -99,7 +101,7 @@ class ContentWriter:
         stored_bytes: Bytes they take in packs.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], int]) -> None:
+    def __init__(self, database: Database, clock: Callable[[], int], compression: str = DEFAULT) -> None:
         from concurrent.futures import ThreadPoolExecutor  # imported here: listing snapshots needs no threads
 
         self.ids = array("q")
@@ -114,7 +116,8 @@ class ContentWriter:
         self._filter = HashFilter(database)
         self._pending: dict[bytes, int] = {}  # ordinal by hash of what is not committed yet
         self._members: list[tuple[int, bytes, int]] = []
-        self._compressor = PackCompressor()
+        self._compressor = PackCompressor(compression)
+        self._pack_size = SETTINGS[compression].pack_size
         self._buffer = self._compressor.buffer()
         self._filled = 0
         self._ready: list[CompressedPack] = []
@@ -152,7 +155,7 @@ class ContentWriter:
             if stored is None:
                 self._members.append((ordinal, digest, size))
                 self._filled = begin + size
-                if self._filled >= PACK_SIZE:
+                if self._filled >= self._pack_size:
                     self._seal()
         return Content(size, digest, ordinal)
 
