@@ -123,7 +123,7 @@ class UnpackedPack:
 
     data: bytes
     damage: Optional[str]
-    verified: frozenset[tuple[int, int, bytes]] = frozenset()
+    verified: set[tuple[int, int, bytes]] = attrs.field(factory=set, eq=False)
 
 
 def read_pack(database: Database, pack: int) -> tuple[int, str, bytes]:
@@ -252,9 +252,8 @@ class PackReader:
 def _unpack_and_verify(stored: tuple[int, str, bytes], wanted: Wanted) -> UnpackedPack:
     unpacked = unpack(*stored)
     view = memoryview(unpacked.data)
-    verified = frozenset(
-        (offset, size, digest)
-        for offset, size, digest in wanted
-        if sha256(view[offset : offset + size]).digest() == digest
-    )
-    return attrs.evolve(unpacked, verified=verified)
+    for content in wanted:
+        offset, size, digest = content
+        if content not in unpacked.verified and sha256(view[offset : offset + size]).digest() == digest:
+            unpacked.verified.add(content)
+    return unpacked
