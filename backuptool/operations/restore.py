@@ -231,6 +231,12 @@ class _Restore:
                 else:
                     self._begun += 1
                     self._have_written(item)
+            self._writing.end_pack()
+            self._settle()
+            while not self._writing.has_room():
+                if self._large:
+                    self._restore_large()
+                self._settle(wait=not self._large)
 
     def _restore_files(self, files: Sequence[CatalogFile]) -> None:
         for file in files:
@@ -248,12 +254,7 @@ class _Restore:
 
     def _have_written(self, order: Order) -> None:
         self._pending += 1
-        if self._writing.give(order):
-            self._settle()
-            while not self._writing.has_room():
-                if self._large:
-                    self._restore_large()
-                self._settle(wait=not self._large)
+        self._writing.give(order)
 
     def _settle(self, *, wait: bool = False) -> None:
         """Take note of what became of groups."""

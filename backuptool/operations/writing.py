@@ -17,6 +17,7 @@ from ..storage.catalog import CatalogFile
 from ..storage.contents import ContentLocation, ContentReader
 from ..storage.database import Database
 from ..storage.digest import FileVersion
+from ..storage.packs import PackReader
 from ..tree.destination import Destination, Metadata
 from .processes import Channel, Helper, HelperFailedError, processors, start_helpers
 
@@ -31,15 +32,21 @@ _FILE_COST = 15_000
 #: For less than this the two tenths of a second of processor time that two helpers take to start are not won back.
 _FEW = 200 << 20
 
-#: A group is full with so many files or bytes: a pack or some more. Its answer is progress.
-_GROUP_FILES = 256
-_GROUP_BYTES = 2 << 20
+#: A group is handed out when it has so many files or bytes, of whole packs: else two helpers would decompress one.
+_GROUP_FILES = 64
+_GROUP_BYTES = 1 << 20
+
+#: So many times more are handed out in any case: many copies of what is in one pack.
+_GROUP_MOST = 16
 
 #: Files that wait for a helper, at most: the main process can do something else for half a second.
 _WAITING = 8192
 
 #: Groups that a helper has at a time, so that it need not wait while its answer is read.
 _AHEAD = 2
+
+#: Bytes of decompressed packs that a helper keeps: it is through with a pack before it is given the next.
+_CACHE_BYTES = 2 << 20
 
 #: Seconds in which a helper that is told to stop finishes the file that it is writing, which is 1 MiB at most.
 _PATIENCE = 10.0
@@ -97,7 +104,9 @@ def serve(channel: Channel, path: str, root: bytes, device: int, inode: int) -> 
     def failed(what: str, where: bytes, exc: OSError) -> None:
         failures.append((what, where, exc.errno, exc.strerror))
 
-    with ContentReader(Database.open(path, 10.0)) as reader, Destination(root, failed, (device, inode)) as destination:
+    database = Database.open(path, 10.0)
+    reader = ContentReader(database, PackReader(database, _CACHE_BYTES))
+    with reader, Destination(root, failed, (device, inode)) as destination:
         while True:
             done, errors = _write(channel, channel.receive(), reader, destination)
             channel.send((done, failures, errors))
@@ -328,17 +337,20 @@ class Writing:
         """Tell whether more files should be given: if not, there is enough to do for the helpers."""
         return self._exchange.has_room()
 
-    def give(self, order: Order) -> bool:
-        """Have a file written; True if that was a group, and answers to others may have come."""
+    def give(self, order: Order) -> None:
+        """Have a file written; those of one pack one after the other."""
         self._group.append(order)
         self._group_bytes += order[1]
-        if len(self._group) < _GROUP_FILES and self._group_bytes < _GROUP_BYTES:
-            return False
-        self.flush()
-        return True
+        if len(self._group) >= _GROUP_MOST * _GROUP_FILES or self._group_bytes >= _GROUP_MOST * _GROUP_BYTES:
+            self.flush()
+
+    def end_pack(self) -> None:
+        """Tell that the files which come next are of another pack."""
+        if len(self._group) >= _GROUP_FILES or self._group_bytes >= _GROUP_BYTES:
+            self.flush()
 
     def flush(self) -> None:
-        """Hand out what was given, be it a whole group or less."""
+        """Hand out what was given, be it much or little."""
         if self._group:
             self._given += 1
             self._exchange.put(self._group)

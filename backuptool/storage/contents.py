@@ -241,11 +241,12 @@ class ContentReader:
 
     Args:
         database: Where they are.
+        packs: What reads them from their packs, if it is to be another than usual.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, packs: Optional[PackReader] = None) -> None:
         self._database = database
-        self._packs = PackReader(database)
+        self._packs = packs or PackReader(database)
 
     def __enter__(self) -> ContentReader:
         return self

@@ -168,10 +168,12 @@ class PackReader:
 
     Args:
         database: Where they are.
+        cache_bytes: Decompressed packs that are kept.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, cache_bytes: int = _CACHE_BYTES) -> None:
         self._database = database
+        self._cache_bytes = cache_bytes
         self._cache: OrderedDict[int, UnpackedPack] = OrderedDict()
         self._cached_bytes = 0
         self._plans: list[_Plan] = []
@@ -210,7 +212,7 @@ class PackReader:
         self._read_ahead()
         self._cache[pack] = unpacked
         self._cached_bytes += len(unpacked.data)
-        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+        while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
             self._cached_bytes -= len(self._cache.popitem(last=False)[1].data)
         return unpacked
 
