@@ -71,11 +71,11 @@ class Comparison:
                     self._destination.remove(path)
                 deleted += 1
             except OSError as exc:
-                self._findings.add("not-removed", path, f"not removed: {exc.strerror}")
+                self._findings.problem("not-removed", path, f"not removed: {exc.strerror}")
         return deleted
 
     def _unlisted(self, path: bytes, exc: OSError) -> None:
-        self._findings.add("unreadable", path, f"cannot be listed: {exc.strerror}")
+        self._findings.problem("unreadable", path, f"cannot be listed: {exc.strerror}")
 
     def verify(self) -> int:
         """Read the restored files back and compare them with their hashes.
@@ -94,13 +94,13 @@ class Comparison:
             try:
                 require_safe(version.path)
                 if self._destination.hash_file(version.path) != version.hash:
-                    self._findings.add("verify-mismatch", version.path, "is not as saved in the destination")
+                    self._findings.problem("verify-mismatch", version.path, "is not as saved in the destination")
                     continue
             except UnsafePathError:
                 continue
             except OSError as exc:
                 kind = "unreadable" if exc.errno in (errno.EACCES, errno.EPERM) else "verify-mismatch"
-                self._findings.add(kind, version.path, f"cannot be read back: {exc.strerror or exc}")
+                self._findings.problem(kind, version.path, f"cannot be read back: {exc.strerror or exc}")
                 continue
             verified += 1
         return verified

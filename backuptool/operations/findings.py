@@ -25,7 +25,7 @@ class Findings:
         self._problems: list[Problem] = []
         self._failures: dict[tuple[str, int], tuple[int, bytes, OSError]] = {}
 
-    def add(self, kind: str, path: bytes, message: str, content: Optional[bytes] = None) -> None:
+    def problem(self, kind: str, path: bytes, message: str, content: Optional[bytes] = None) -> None:
         """Add a problem with one path."""
         self._problems.append(
             Problem(

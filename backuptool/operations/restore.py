@@ -15,7 +15,7 @@ from typing import Callable, Iterator, Optional, Sequence, Union
 
 import attrs
 
-from ..errors import CorruptionError, RestoreError, UnsafePathError
+from ..errors import CorruptionError, RestoreError
 from ..progress import Reporter
 from ..results import OverwritePolicy, Problem, RestoreResult
 from ..storage.catalog import CatalogFile, SnapshotRow, files_of, find_snapshot
@@ -23,7 +23,7 @@ from ..storage.contents import Bytes, ContentReader
 from ..storage.database import Database
 from ..storage.digest import FileVersion
 from ..tree.confined import split
-from ..tree.destination import Destination, Metadata, is_temporary, require_safe
+from ..tree.destination import Destination, Metadata, is_temporary
 from .comparing import Comparison
 from .findings import Findings
 from .gathering import Gathering
@@ -89,13 +89,11 @@ class _Restore:
         self._repository = database.identities()
         self._made: set[bytes] = set()  # directories that were made now: nothing is in them
         self._directories: list[FileVersion] = []
-        self._unselected: dict[bytes, FileVersion] = {}
         # Path by inode, and whether it was written now; no path while a helper is writing the first one.
         self._links: dict[object, tuple[Optional[bytes], bool]] = {}
         self._in_the_way: list[CatalogFile] = []
         self._findings = Findings(snapshot.id)
-        self._problem = self._findings.add
-        self._found = False
+        self._problem = self._findings.problem
         self._writing = Writing(options.helpers)
         self._gathering: Gathering[Union[Order, CatalogFile]] = Gathering()
         self._large: list[CatalogFile] = []  # files of many packs
@@ -149,39 +147,10 @@ class _Restore:
             problems=(*self._findings.problems(), *self._nothing_found()),
         )
 
-    def _selected(self) -> Iterator[CatalogFile]:
-        """Yield the entries that are meant, each directory on the way to one before it."""
-        everything = self._selection.everything
-        for file in files_of(self._database, self._snapshot):
-            version = file.version
-            try:
-                require_safe(version.path)
-            except UnsafePathError as exc:
-                self._problem("unsafe-path", version.path, str(exc))
-                continue
-            if not everything and version not in self._selection:
-                if version.kind == b"d":
-                    self._unselected[version.path] = version
-                continue
-            self._found = True
-            if self._unselected:
-                yield from self._ancestors(version.path)
-            yield file
-
-    def _ancestors(self, path: bytes) -> Iterator[CatalogFile]:
-        """Yield the directories above a path that the selection does not name but that are needed for it."""
-        missing = []
-        while path and self._unselected:
-            path = split(path)[0]
-            version = self._unselected.pop(path, None)
-            if version is not None:
-                missing.append(CatalogFile(version, None))
-        yield from reversed(missing)
-
     def _restore_all(self) -> None:
         late: list[CatalogFile] = []  # a file of that name must not be taken for a temporary one of another's
         with self._writing:
-            for file in self._selected():
+            for file in self._selection.among(files_of(self._database, self._snapshot), self._problem):
                 version = file.version
                 if version.kind == b"d":
                     self._guarded(self._restore_directory, file)
@@ -502,7 +471,7 @@ class _Restore:
 
     def _nothing_found(self) -> list[Problem]:
         """Return a problem if what was to be included is not in the snapshot: a misspelling should not pass."""
-        if not self._options.include or self._found:
+        if not self._options.include or self._selection.found:
             return []
         names = ", ".join(self._options.include)
         message = f"nothing in snapshot {self._snapshot.id} matches {names}; paths are relative to the source"
