@@ -338,7 +338,7 @@ def kinds_in_the_code() -> set[str]:
             first = [str(argument.value) for argument in call.args[:1] if isinstance(argument, ast.Constant)]
             if name in ("problem", "_problem"):
                 kinds.update(first)
-            elif name in ("_failed", "_on_failure"):
+            elif name in ("failed", "_on_failure"):
                 kinds.update(f"{what}-not-restored" for what in first)
             elif name == "Problem":
                 values = [keyword.value for keyword in call.keywords if keyword.arg == "kind"]

@@ -961,9 +961,9 @@ def test_what_a_killed_process_left_behind_is_cleared_by_the_next(everything: Ev
 def test_more_files_than_are_gathered_at_once_come_back(
     everything: Everything, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A restore gathers tens of thousands of files and writes half of them."""
+    """A restore gathers tens of thousands of files and then writes those of some packs."""
     source, repo, saved = everything
-    monkeypatch.setattr("backuptool.operations.restore._WINDOW", 10)
+    monkeypatch.setattr("backuptool.operations.gathering._HELD", 10)
     result = repo.restore(1, out)
     assert (result.problems, result.restored_files) == ((), saved.snapshot.files)
     assert differences(source, out) == []

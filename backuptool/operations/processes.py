@@ -55,7 +55,13 @@ def processors() -> int:
 
 
 class Channel:
-    """One end of the two pipes between a process and its helper."""
+    """One end of the two pipes between a process and its helper.
+
+    Attributes:
+        ended: True as soon as a helper can know that nobody will ask for more, or wants what it is doing.
+    """
+
+    ended = False
 
     def __init__(self, receiving: BufferedIOBase, sending: BufferedIOBase) -> None:
         self._receiving = receiving
@@ -142,8 +148,13 @@ class Helper:
         except OSError:
             pass  # it has ended already
 
-    def end(self) -> None:
-        """End it, whatever it does."""
+    def end(self, seconds: float = 0.0) -> None:
+        """End it, whatever it does; one that was told to finish gets so many seconds for that."""
+        if seconds:
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                pass
         self._process.kill()
         self._process.wait()
 
@@ -194,6 +205,7 @@ class _Inbox(Channel):
             while True:
                 self._messages.put(super().receive())
         except HelperFailedError as exc:
+            self.ended = True
             self._messages.put(exc)
 
     def receive(self) -> Any:

@@ -1,7 +1,7 @@
 """Restoring: write a snapshot, or a part of it, into a directory.
 
 Owns what is written, what is left alone, and in which order. Writing safely is the destination's, giving back the
-right bytes the content reader's.
+right bytes the content reader's, and having much of it done by other processes writing's.
 """
 
 from __future__ import annotations
@@ -10,34 +10,36 @@ import errno
 import os
 import stat
 import time
-from typing import Callable, Iterator, Optional, Union
+from functools import partial
+from typing import Callable, Iterator, Optional, Sequence, Union
 
 import attrs
 
-from ..errors import CorruptionError, RestoreError, UnsafePathError
+from ..errors import CorruptionError, RestoreError
 from ..progress import Reporter
 from ..results import OverwritePolicy, Problem, RestoreResult
 from ..storage.catalog import CatalogFile, SnapshotRow, files_of, find_snapshot
-from ..storage.contents import ContentReader
+from ..storage.contents import Bytes, ContentReader
 from ..storage.database import Database
 from ..storage.digest import FileVersion
 from ..tree.confined import split
-from ..tree.destination import Destination, Metadata, is_temporary, require_safe
-from ..tree.exclusions import Exclusions
-from ..tree.metadata import kind_of
-from ..tree.source import Source
+from ..tree.destination import Destination, Metadata, is_temporary
+from .comparing import Comparison
+from .findings import Findings
+from .gathering import Gathering
+from .overwriting import looks_as_saved, metadata_differs, stays
 from .selecting import Selection
+from .writing import FATAL, Order, Writing, as_file, as_order
 
 __all__ = ["RestoreOptions", "restore"]
 
 _Step = Callable[[CatalogFile], None]
 
-#: Files gathered before half of them are written, in the order in which their contents were stored: a pack is then
-#: decompressed once. It is more than a snapshot gathers, and half of them stay, as windows begin at other files.
-_WINDOW = 40_000
+#: Large files, and further paths of files that are being written, that may wait.
+_PUT_OFF = 2000
 
-#: What makes it pointless to go on with the next file.
-_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+#: For an inode of which no path was restored.
+_UNKNOWN = (b"", False)
 
 #: What a file system says that cannot have a hard link there, or not one more.
 _NO_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP)
@@ -54,6 +56,7 @@ class RestoreOptions:
     delete_extra: bool = False
     dry_run: bool = False
     verify: bool = False
+    helpers: Optional[int] = None  #: processes beside this one, where it is enough for them; None for what pays
 
 
 def restore(
@@ -86,14 +89,19 @@ class _Restore:
         self._repository = database.identities()
         self._made: set[bytes] = set()  # directories that were made now: nothing is in them
         self._directories: list[FileVersion] = []
-        self._unselected: dict[bytes, FileVersion] = {}
-        self._links: dict[object, tuple[bytes, bool]] = {}  # path by inode, and whether it was written now
+        # Path by inode, and whether it was written now; no path while a helper is writing the first one.
+        self._links: dict[object, tuple[Optional[bytes], bool]] = {}
         self._in_the_way: list[CatalogFile] = []
-        self._failures: dict[tuple[str, int], tuple[int, bytes, OSError]] = {}
-        self._problems: list[Problem] = []
-        self._found = False
+        self._findings = Findings(snapshot.id)
+        self._problem = self._findings.problem
+        self._writing = Writing(options.helpers)
+        self._gathering: Gathering[Union[Order, CatalogFile]] = Gathering()
+        self._large: list[CatalogFile] = []  # files of many packs
+        self._firsts: dict[bytes, CatalogFile] = {}  # by path, those with more paths that a helper is writing
+        self._further: list[CatalogFile] = []  # those further paths
         self._restored = self._unchanged = self._deleted = self._verified = 0
-        self._restored_directories = self._written_bytes = self._done = 0
+        self._restored_directories = self._written_bytes = 0
+        self._begun = self._pending = 0  # entries that were looked at, and those of them that wait for helpers
 
     def run(self, begin: float) -> RestoreResult:
         options = self._options
@@ -104,16 +112,20 @@ class _Restore:
             if options.dry_run and not os.path.lexists(root):
                 self._restore_all()
             else:
-                with self._reader, Destination(root, self._failed) as self._destination:
+                with self._reader, Destination(root, self._findings.failed) as self._destination:
                     self._restore_all()
+                    comparison = Comparison(
+                        *(self._database, self._snapshot, self._selection),
+                        *(self._destination, self._findings, self._reporter),
+                    )
                     if options.delete_extra:
-                        self._delete_extra()
+                        self._deleted = comparison.delete_extra(dry_run=options.dry_run)
                     self._retry()
                     self._finish_directories()
                     if options.verify and not options.dry_run:
-                        self._verify()
+                        self._verified = comparison.verify()
         except OSError as exc:
-            if exc.errno not in _FATAL:
+            if exc.errno not in FATAL:
                 raise
             shown = os.fsdecode(root)
             raise RestoreError(
@@ -132,69 +144,150 @@ class _Restore:
             verified_files=self._verified,
             dry_run=options.dry_run,
             elapsed_seconds=time.monotonic() - begin,
-            problems=tuple(self._problems + self._failure_problems() + self._nothing_found()),
+            problems=(*self._findings.problems(), *self._nothing_found()),
         )
 
-    def _selected(self) -> Iterator[CatalogFile]:
-        """Yield the entries that are meant, each directory on the way to one before it."""
-        for file in files_of(self._database, self._snapshot):
-            version = file.version
-            try:
-                require_safe(version.path)
-            except UnsafePathError as exc:
-                self._problem("unsafe-path", version.path, str(exc))
-                continue
-            if version not in self._selection:
-                if version.kind == b"d":
-                    self._unselected[version.path] = version
-                continue
-            self._found = True
-            if self._unselected:
-                yield from self._ancestors(version.path)
-            yield file
-
-    def _ancestors(self, path: bytes) -> Iterator[CatalogFile]:
-        """Yield the directories above a path that the selection does not name but that are needed for it."""
-        missing = []
-        while path and self._unselected:
-            path = split(path)[0]
-            version = self._unselected.pop(path, None)
-            if version is not None:
-                missing.append(CatalogFile(version, None))
-        yield from reversed(missing)
-
     def _restore_all(self) -> None:
-        window: list[CatalogFile] = []
         late: list[CatalogFile] = []  # a file of that name must not be taken for a temporary one of another's
-        for file in self._selected():
-            if file.version.kind == b"d":
-                self._guarded(self._restore_directory, file)
-                continue
-            if is_temporary(file.version.path):
-                late.append(file)
-                continue
-            window.append(file)
-            if len(window) >= _WINDOW:
-                window.sort(key=_stored_order)
-                self._restore_files(window[: _WINDOW // 2])
-                del window[: _WINDOW // 2]
-        window.sort(key=_stored_order)
-        self._restore_files(window)
+        with self._writing:
+            for file in self._selection.among(files_of(self._database, self._snapshot), self._problem):
+                version = file.version
+                if version.kind == b"d":
+                    self._guarded(self._restore_directory, file)
+                elif is_temporary(version.path):
+                    late.append(file)
+                elif version.kind != b"f":
+                    self._restore_files([file])
+                elif file.content is not None and file.content.pack is None and file.content.size:
+                    self._large.append(file)
+                    if len(self._large) > _PUT_OFF:
+                        self._restore_large()
+                elif self._gather(file):
+                    self._restore_gathered(self._gathering.take())
+            self._restore_gathered(self._gathering.take(everything=True))
+            self._writing.flush()
+            while self._large:
+                self._restore_large()
+                self._settle()
+            self._settle_all()
         self._restore_files(late)
 
-    def _restore_files(self, files: list[CatalogFile]) -> None:
-        if not self._options.dry_run:
-            self._reader.expect(file.content for file in files if file.content is not None)
+    def _gather(self, file: CatalogFile) -> bool:
+        """Put a regular file to others of its pack; True if it is time to restore some of them."""
+        version, content = file
+        pack = None if content is None else content.pack
+        order = None
+        # As nearly all files: what is in a directory that was made now does not exist, and needs no look.
+        if version.link is None and split(version.path)[0] in self._made:
+            order = as_order(file)
+            if self._destination is not None and not self._options.dry_run:
+                self._writing.expect(version.size, self._database, self._destination)
+        return self._gathering.add(pack, order or file)
+
+    def _restore_gathered(self, packs: Sequence[Sequence[Union[Order, CatalogFile]]]) -> None:
+        """Restore files whose contents are each in one pack, pack by pack, or have helpers do it."""
+        if not self._writing.active:
+            files = [[item if isinstance(item, CatalogFile) else as_file(item) for item in items] for items in packs]
+            if not self._options.dry_run:
+                self._reader.expect(content for group in files for _, content in group if content is not None)
+            for group in files:
+                self._restore_files(group)
+            return
+        for items in packs:
+            for item in items:
+                if isinstance(item, CatalogFile):
+                    self._restore_files([item])
+                else:
+                    self._begun += 1
+                    self._have_written(item)
+            self._writing.end_pack()
+            self._settle()
+            while not self._writing.has_room():
+                if self._large:
+                    self._restore_large()
+                self._settle(wait=not self._large)
+
+    def _restore_files(self, files: Sequence[CatalogFile]) -> None:
         for file in files:
-            self._done += 1
+            self._begun += 1
             if self._reporter.active:
                 self._report(file.version.path)
             self._guarded(self._restore_file, file)
 
+    def _restore_large(self) -> None:
+        """Restore the large file whose content was stored first."""
+        self._large.sort(key=_stored_order, reverse=True)
+        self._restore_files([self._large.pop()])
+
+    # Files that helpers write.
+
+    def _have_written(self, order: Order) -> None:
+        self._pending += 1
+        self._writing.give(order)
+
+    def _settle(self, *, wait: bool = False) -> None:
+        """Take note of what became of groups."""
+        for group, answer in self._writing.answers(wait=wait):
+            if answer is None:  # its helper is no more
+                for order in group:
+                    self._pending -= 1
+                    self._report(order[0])
+                    self._guarded(self._write_here, self._given(order))
+                continue
+            self._pending -= len(group)
+            for what, path, code, text in answer.failures:
+                self._findings.failed(what, path, OSError(code, text))
+            for number, order in enumerate(group):
+                if number in answer.errors:
+                    self._guarded(partial(self._not_written, exc=answer.errors[number]), self._given(order))
+                elif order[0] in self._firsts:
+                    self._written(self._given(order))
+                else:
+                    self._restored += 1
+                    self._written_bytes += order[1]
+            self._report(group[-1][0])
+
+    def _settle_all(self) -> None:
+        """Wait until helpers have nothing more to do, then restore what waited for that."""
+        while self._further or self._writing.unanswered:
+            self._writing.flush()
+            while self._writing.unanswered:
+                self._settle(wait=True)
+            further, self._further = self._further, []
+            self._pending -= len(further)
+            self._begun -= len(further)
+            self._restore_files(further)
+
+    def _given(self, order: Order) -> CatalogFile:
+        """Return the file that a helper was given."""
+        return self._firsts.pop(order[0], None) or as_file(order)
+
+    def _write_here(self, file: CatalogFile) -> None:
+        self._forget_link(file.version)
+        self._write(file)
+        self._written(file)
+
+    def _not_written(self, file: CatalogFile, exc: Exception) -> None:
+        self._forget_link(file.version)
+        raise exc
+
+    def _forget_link(self, version: FileVersion) -> None:
+        if version.link is not None:
+            self._links.pop(_inode(version), None)  # another path of it becomes the first
+
+    def _written(self, file: CatalogFile) -> None:
+        """Count a file that was written."""
+        version = file.version
+        self._restored += 1
+        if version.kind == b"f":
+            self._written_bytes += version.size
+        if version.link is not None:
+            self._links[_inode(version)] = (version.path, True)
+
     def _report(self, path: bytes, offset: int = 0) -> None:
         self._reporter.report(
             "restore",
-            done_files=self._done,
+            done_files=self._begun - self._pending,
             total_files=self._snapshot.files,
             done_bytes=self._written_bytes + offset,
             total_bytes=self._snapshot.size if self._selection.everything else None,
@@ -209,10 +302,10 @@ class _Restore:
         except CorruptionError as exc:
             self._problem("content-corrupt", path, f"not restored: {exc}", content=file.version.hash)
         except OSError as exc:
-            if exc.errno in _FATAL:
+            if exc.errno in FATAL:
                 raise
             if exc.errno == errno.EPERM and file.version.kind in b"cb":
-                self._failed("device", path, exc)
+                self._findings.failed("device", path, exc)
             elif exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 self._in_the_way.append(file)
             else:
@@ -257,20 +350,49 @@ class _Restore:
         if existing is not None and self._is_repository(existing):
             self._problem("in-the-way", version.path, "not restored: the repository itself has its name")
             return
-        if version.link is not None and self._restore_link(version, existing):
+        if version.link is not None:
+            if self._links.get(_inode(version), _UNKNOWN)[0] is None:
+                self._wait_for_first(file)
+                return
+            if self._restore_link(version, existing):
+                return
+        policy, destination = self._options.overwrite, self._destination
+        if existing is not None and destination is not None and stays(policy, version, existing, destination):
+            self._leave(version, existing)
             return
-        leave = existing is not None and self._leave(version, existing)
-        if leave:
-            self._unchanged += 1
-        else:
-            if not self._options.dry_run:
-                self._write(file)
-            self._restored += 1
-            if version.kind == b"f":
-                self._written_bytes += version.size
+        if self._options.dry_run:
+            self._written(file)
+            return
+        order = as_order(file)
+        if order is not None and self._destination is not None:
+            self._writing.expect(version.size, self._database, self._destination)
+        if order is None or not self._writing.active or (existing is not None and stat.S_ISDIR(existing.st_mode)):
+            self._write(file)
+            self._written(file)
+            return
+        if version.link is not None:
+            self._links[_inode(version)] = (None, True)
+            self._firsts[version.path] = file
+        self._have_written(order)
+
+    def _wait_for_first(self, file: CatalogFile) -> None:
+        """Put a path off until the first one of its inode is there."""
+        self._pending += 1
+        self._further.append(file)
+        if len(self._further) > _PUT_OFF:
+            self._settle_all()
+
+    def _leave(self, version: FileVersion, existing: os.stat_result) -> None:
+        """Leave what is there, but for its metadata."""
+        destination = self._destination
+        assert destination is not None
+        renew = self._options.overwrite == "if-changed" and version.kind == b"f" and not self._options.dry_run
+        if renew and metadata_differs(version, existing, destination):
+            destination.set_metadata(version.path, version.kind, _metadata(version))
+        self._unchanged += 1
         # What the policy left alone may be another file altogether: nothing is linked to that.
-        if version.link is not None and (not leave or (existing is not None and self._as_saved(version, existing))):
-            self._links[_inode(version)] = (version.path, not leave)
+        if version.link is not None and looks_as_saved(version, existing, destination):
+            self._links[_inode(version)] = (version.path, False)
 
     def _existing(self, path: bytes) -> Optional[os.stat_result]:
         if self._destination is None or (path and split(path)[0] in self._made):
@@ -282,7 +404,7 @@ class _Restore:
 
     def _restore_link(self, version: FileVersion, existing: Optional[os.stat_result]) -> bool:
         """Make a hard link if another path of the inode was restored; False if this is the first."""
-        first, written = self._links.get(_inode(version), (b"", False))
+        first, written = self._links.get(_inode(version), _UNKNOWN)
         if not first:
             return False
         if self._destination is not None and existing is not None:
@@ -302,43 +424,6 @@ class _Restore:
                 return False  # it becomes a file of its own
         self._restored += 1
         return True
-
-    def _leave(self, version: FileVersion, existing: os.stat_result) -> bool:
-        """Tell whether what is there stays, by the overwrite policy."""
-        policy = self._options.overwrite
-        if policy == "never":
-            return True
-        if policy == "always":
-            return False
-        if policy == "if-newer":
-            return version.mtime_ns <= existing.st_mtime_ns
-        if not self._as_saved(version, existing):
-            return False
-        if version.kind == b"l":
-            return True
-        assert self._destination is not None
-        owner = (version.mode, version.uid, version.gid)
-        changed = (
-            existing.st_mode & 0o7777,
-            existing.st_uid,
-            existing.st_gid,
-        ) != owner or self._destination.read_xattrs(version.path) != version.xattrs
-        if version.kind != b"f":
-            return not changed
-        if changed and not self._options.dry_run:
-            self._destination.set_metadata(version.path, version.kind, _metadata(version))
-        return True
-
-    def _as_saved(self, version: FileVersion, existing: os.stat_result) -> bool:
-        """Tell whether what is there looks like what was saved: kind, time, and size, target or device."""
-        if kind_of(existing.st_mode) != version.kind or existing.st_mtime_ns != version.mtime_ns:
-            return False
-        if version.kind == b"f":
-            return existing.st_size == version.size
-        if version.kind == b"l":
-            assert self._destination is not None
-            return self._destination.read_link(version.path) == version.target
-        return version.rdev is None or existing.st_rdev == version.rdev
 
     def _write(self, file: CatalogFile) -> None:
         version = file.version
@@ -364,8 +449,8 @@ class _Restore:
             raise CorruptionError(f"its kind {version.kind!r} is unknown")
 
     def _reported(
-        self, pieces: Iterator[tuple[int, Optional[bytes]]], path: bytes
-    ) -> Iterator[tuple[int, Optional[bytes]]]:
+        self, pieces: Iterator[tuple[int, Optional[Bytes]]], path: bytes
+    ) -> Iterator[tuple[int, Optional[Bytes]]]:
         """Pass the pieces of a large file on, and tell how far it is."""
         for offset, data in pieces:
             self._report(path, offset)
@@ -384,92 +469,13 @@ class _Restore:
         assert self._destination is not None
         self._destination.set_metadata(file.version.path, b"d", _metadata(file.version))
 
-    def _delete_extra(self) -> None:
-        """Remove what the snapshot does not have; what is in a directory goes before the directory."""
-        assert self._destination is not None
-        source = Source(self._destination.root)
-        try:
-            walk = source.walk(Exclusions(), self._unlisted, self._repository, self._database.journal_names())
-            known = (file.version.path for file in files_of(self._database, self._snapshot))
-            extra = self._selection.extra(walk, known)
-        finally:
-            source.close()
-        for path in reversed(extra):
-            self._reporter.report("delete", done_files=self._deleted, total_files=len(extra), path=path)
-            try:
-                if not self._options.dry_run:
-                    self._destination.remove(path)
-                self._deleted += 1
-            except OSError as exc:
-                self._problem("not-removed", path, f"not removed: {exc.strerror}")
-
-    def _unlisted(self, path: bytes, exc: OSError) -> None:
-        self._problem("unreadable", path, f"cannot be listed: {exc.strerror}")
-
-    def _verify(self) -> None:
-        """Read the restored files back from the destination and compare them with their hashes."""
-        assert self._destination is not None
-        failed = {problem.path for problem in self._problems}
-        for file in files_of(self._database, self._snapshot):
-            version = file.version
-            shown = version.path.decode("utf-8", "surrogateescape")
-            if version.kind != b"f" or version not in self._selection or shown in failed:
-                continue
-            self._reporter.report(
-                "verify", done_files=self._verified, total_files=self._snapshot.files, path=version.path
-            )
-            try:
-                require_safe(version.path)
-                if self._destination.hash_file(version.path) != version.hash:
-                    self._problem("verify-mismatch", version.path, "is not as saved in the destination")
-                    continue
-            except UnsafePathError:
-                continue
-            except OSError as exc:
-                kind = "unreadable" if exc.errno in (errno.EACCES, errno.EPERM) else "verify-mismatch"
-                self._problem(kind, version.path, f"cannot be read back: {exc.strerror or exc}")
-                continue
-            self._verified += 1
-
-    def _failed(self, what: str, path: bytes, exc: OSError) -> None:
-        key = (what, exc.errno or 0)
-        count, first, error = self._failures.get(key, (0, path, exc))
-        self._failures[key] = (count + 1, first, error)
-
-    def _failure_problems(self) -> list[Problem]:
-        """Return one problem for each thing that could not be restored, however many files it concerns."""
-        problems = []
-        for (what, number), (count, path, exc) in self._failures.items():
-            hint = "; only root may, run it as root to have it" if number == errno.EPERM else ""
-            files = "1 file" if count == 1 else f"{count:,} files, this one the first"
-            problems.append(
-                Problem(
-                    kind=f"{what}-not-restored",
-                    path=path.decode("utf-8", "surrogateescape") or ".",
-                    message=f"{what} not restored for {files}: {exc.strerror}{hint}",
-                    count=count,
-                )
-            )
-        return problems
-
     def _nothing_found(self) -> list[Problem]:
         """Return a problem if what was to be included is not in the snapshot: a misspelling should not pass."""
-        if not self._options.include or self._found:
+        if not self._options.include or self._selection.found:
             return []
         names = ", ".join(self._options.include)
         message = f"nothing in snapshot {self._snapshot.id} matches {names}; paths are relative to the source"
         return [Problem(kind="nothing-found", path="", message=message)]
-
-    def _problem(self, kind: str, path: bytes, message: str, content: Optional[bytes] = None) -> None:
-        self._problems.append(
-            Problem(
-                kind=kind,
-                path=path.decode("utf-8", "surrogateescape") or ".",
-                message=message,
-                content=content.hex() if isinstance(content, bytes) else None,
-                snapshots=(self._snapshot.id,) if content is not None else (),
-            )
-        )
 
 
 def _stored_order(file: CatalogFile) -> tuple[int, bytes]:

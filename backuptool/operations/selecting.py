@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Iterable, Iterator, Sequence
+from typing import Callable, Iterable, Iterator, Sequence
 
+from ..errors import UnsafePathError
+from ..storage.catalog import CatalogFile
 from ..storage.digest import FileVersion
 from ..tree.confined import split
+from ..tree.destination import require_safe
 from ..tree.exclusions import Patterns, paths_or_patterns
 
 __all__ = ["Selection"]
@@ -25,12 +28,14 @@ class Selection:
 
     Attributes:
         everything: True if there are no patterns at all.
+        found: True when something was selected.
     """
 
     def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
         self._include = Patterns(paths_or_patterns(include)) if include else None
         self._exclude = Patterns(paths_or_patterns(exclude)) if exclude else None
         self.everything = self._include is None and self._exclude is None
+        self.found = False
 
     def __contains__(self, version: FileVersion) -> bool:
         return self.selects(version.path, version.kind == b"d")
@@ -44,6 +49,33 @@ class Selection:
         if self._include is not None and not self._include.match(path, is_directory):
             return False
         return self._exclude is None or not self._exclude.match(path, is_directory)
+
+    def among(
+        self, files: Iterable[CatalogFile], problem: Callable[[str, bytes, str], object]
+    ) -> Iterator[CatalogFile]:
+        """Yield the files that are meant, each directory on the way to one before it.
+
+        Args:
+            files: In byte order of their paths.
+            problem: Called with kind, path and message for a path that is not plainly below the destination.
+        """
+        everything = self.everything
+        unselected: dict[bytes, CatalogFile] = {}
+        for file in files:
+            version = file.version
+            try:
+                require_safe(version.path)
+            except UnsafePathError as exc:
+                problem("unsafe-path", version.path, str(exc))
+                continue
+            if not everything and version not in self:
+                if version.kind == b"d":
+                    unselected[version.path] = file
+                continue
+            self.found = True
+            if unselected:
+                yield from _ancestors(version.path, unselected)
+            yield file
 
     def extra(self, walk: Iterable[tuple[bytes, os.stat_result]], known: Iterator[bytes]) -> list[bytes]:
         """Return the paths that are there, selected and not known; not directories that hold what is not selected.
@@ -70,3 +102,14 @@ class Selection:
                 needed.add(path)
                 path = split(path)[0]
         return [path for path in extra if path not in needed]
+
+
+def _ancestors(path: bytes, unselected: dict[bytes, CatalogFile]) -> Iterator[CatalogFile]:
+    """Take and yield the directories above a path that the selection does not name but that are needed for it."""
+    missing = []
+    while path and unselected:
+        path = split(path)[0]
+        file = unselected.pop(path, None)
+        if file is not None:
+            missing.append(file)
+    yield from reversed(missing)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from itertools import groupby
 from operator import attrgetter
-from typing import Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
+from typing import Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
 
 from ..errors import ContentCorruptError, ContentMissingError, CorruptionError
 from .database import Database
@@ -16,6 +16,7 @@ from .digest import hash_zeros
 from .packs import PackReader
 
 __all__ = [
+    "Bytes",
     "ContentLocation",
     "ContentReader",
     "ContentsVanishedError",
@@ -209,6 +210,10 @@ def _runs(refs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
         yield first, last, number
 
 
+#: What is read: a part of a pack, which stays as long as somebody uses it.
+Bytes = Union[bytes, memoryview]
+
+
 class ContentsVanishedError(Exception):
     """A prune beside a snapshot has removed contents that the snapshot found; it must look again."""
 
@@ -236,11 +241,12 @@ class ContentReader:
 
     Args:
         database: Where they are.
+        packs: What reads them from their packs, if it is to be another than usual.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, packs: Optional[PackReader] = None) -> None:
         self._database = database
-        self._packs = PackReader(database)
+        self._packs = packs or PackReader(database)
 
     def __enter__(self) -> ContentReader:
         return self
@@ -256,8 +262,8 @@ class ContentReader:
             if pack is not None
         )
 
-    def read(self, location: ContentLocation) -> bytes:
-        """Return the bytes of a content that lies in a pack, or is empty.
+    def read(self, location: ContentLocation) -> Bytes:
+        """Return the bytes of a content that lies in a pack, or is empty; a view of the pack's, nothing is copied.
 
         Raises:
             ContentCorruptError, ContentMissingError: It cannot be given back.
@@ -273,23 +279,24 @@ class ContentReader:
                 raise
             return self._read(location._replace(pack=moved[0][0], offset=moved[0][1]))
 
-    def _read(self, location: ContentLocation) -> bytes:
+    def _read(self, location: ContentLocation) -> Bytes:
         if location.pack is None:
             if location.size:
                 raise self._missing(location, "it has neither bytes nor parts")
             return b""
         unpacked = self._packs.pack(location.pack)
         offset = location.offset or 0
-        data = unpacked.data[offset : offset + location.size]
+        data = memoryview(unpacked.data)[offset : offset + location.size]
         if (offset, location.size, location.hash) in unpacked.verified:
             return data
         if len(data) != location.size:
             raise self._corrupt(location, unpacked.damage or "its pack is too short")
         if hashlib.sha256(data).digest() != location.hash:
             raise self._corrupt(location, unpacked.damage or "its stored bytes do not have its hash")
+        unpacked.verified.add((offset, location.size, location.hash))
         return data
 
-    def stream(self, location: ContentLocation) -> Iterator[tuple[int, Optional[bytes]]]:
+    def stream(self, location: ContentLocation) -> Iterator[tuple[int, Optional[Bytes]]]:
         """Yield (offset, bytes) of a content of any size, in order; None in place of bytes is a hole.
 
         The hash of the whole is compared behind the last piece: do not trust what came before until then.

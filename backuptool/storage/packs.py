@@ -136,7 +136,7 @@ class UnpackedPack:
 
     data: bytes
     damage: Optional[str]
-    verified: frozenset[tuple[int, int, bytes]] = frozenset()
+    verified: set[tuple[int, int, bytes]] = attrs.field(factory=set, eq=False)
 
 
 def read_pack(database: Database, pack: int) -> tuple[int, str, bytes]:
@@ -181,10 +181,12 @@ class PackReader:
 
     Args:
         database: Where they are.
+        cache_bytes: Decompressed packs that are kept.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, cache_bytes: int = _CACHE_BYTES) -> None:
         self._database = database
+        self._cache_bytes = cache_bytes
         self._cache: OrderedDict[int, UnpackedPack] = OrderedDict()
         self._cached_bytes = 0
         self._plans: list[_Plan] = []
@@ -223,7 +225,7 @@ class PackReader:
         self._read_ahead()
         self._cache[pack] = unpacked
         self._cached_bytes += len(unpacked.data)
-        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+        while self._cached_bytes > self._cache_bytes and len(self._cache) > 1:
             self._cached_bytes -= len(self._cache.popitem(last=False)[1].data)
         return unpacked
 
@@ -265,9 +267,8 @@ class PackReader:
 def _unpack_and_verify(stored: tuple[int, str, bytes], wanted: Wanted) -> UnpackedPack:
     unpacked = unpack(*stored)
     view = memoryview(unpacked.data)
-    verified = frozenset(
-        (offset, size, digest)
-        for offset, size, digest in wanted
-        if sha256(view[offset : offset + size]).digest() == digest
-    )
-    return attrs.evolve(unpacked, verified=verified)
+    for content in wanted:
+        offset, size, digest = content
+        if content not in unpacked.verified and sha256(view[offset : offset + size]).digest() == digest:
+            unpacked.verified.add(content)
+    return unpacked

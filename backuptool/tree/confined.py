@@ -40,6 +40,11 @@ class ConfinedRoot:
         self._open: OrderedDict[bytes, int] = OrderedDict()
         self._kept = min(descriptor_limit() // _KEPT_SHARE, _KEPT_MOST)
 
+    def identity(self) -> tuple[int, int]:
+        """Return (device, inode) of the root directory."""
+        status = os.fstat(self._root)
+        return status.st_dev, status.st_ino
+
     def directory(self, path: bytes) -> int:
         """Return a descriptor of a directory, for use at once: later calls may close it.
 

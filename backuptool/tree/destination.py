@@ -10,8 +10,9 @@ import os
 import re
 import stat
 import time
+from functools import partial
 from hashlib import sha256
-from typing import Callable, Iterable, Iterator, NamedTuple, Optional
+from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Union
 
 from ..errors import RestoreError, UnsafePathError
 from .confined import ConfinedRoot, split
@@ -37,6 +38,8 @@ _MAKE = {b"p": stat.S_IFIFO, b"s": stat.S_IFSOCK, b"c": stat.S_IFCHR, b"b": stat
 # An empty component, '.', '..', or a NUL anywhere.
 _ELSEWHERE = re.compile(rb"(?:^|/)\.{0,2}(?:/|\Z)|\0", re.DOTALL)
 
+_MARKS = (b"/", b".")
+
 Failure = Callable[[str, bytes, OSError], None]
 
 
@@ -56,6 +59,9 @@ def require_safe(path: bytes) -> None:
     Raises:
         UnsafePathError: It is absolute, has '..', '.' or empty components, or a NUL.
     """
+    plain = b"/." not in path and b"//" not in path and b"\0" not in path and path[:1] not in _MARKS
+    if plain and path[-1:] != b"/" and os.name != "nt":  # as nearly all are, and this takes a tenth of the time
+        return
     if path and _ELSEWHERE.search(path):
         shown = path.decode("utf-8", "surrogateescape")
         raise UnsafePathError("the catalog has a name that leads elsewhere; it was not restored", shown)
@@ -70,6 +76,7 @@ class Destination:
         root: The directory; it is made, with its parents, if it is missing.
         on_failure: Called with what could not be restored of an entry ("owner", "mode", "xattr", "times"), its path,
             and why; the entry is restored all the same.
+        identity: (device, inode) that the directory must have, if it is one that another process has made and opened.
 
     Attributes:
         existed: False if the directory was made now.
@@ -78,19 +85,23 @@ class Destination:
         RestoreError: It cannot be made or opened.
     """
 
-    def __init__(self, root: bytes, on_failure: Failure) -> None:
+    def __init__(self, root: bytes, on_failure: Failure, identity: Optional[tuple[int, int]] = None) -> None:
         shown = os.fsdecode(root)
         self._on_failure = on_failure
         self._is_root = not hasattr(os, "geteuid") or os.geteuid() == 0
         self._opened_up: dict[bytes, int] = {}  # modes to give back to directories that nobody asked for
         try:
             self.existed = os.path.isdir(root)
-            os.makedirs(root, mode=0o700, exist_ok=True)
+            if identity is None:
+                os.makedirs(root, mode=0o700, exist_ok=True)
             self.root = os.path.realpath(root)
             self._confined = ConfinedRoot(self.root)
         except OSError as exc:
             reason = "a file is in the way" if isinstance(exc, (FileExistsError, NotADirectoryError)) else exc.strerror
             raise RestoreError(f"cannot restore into {shown}: {reason}; name another directory", shown) from exc
+        if identity is not None and self.identity() != identity:
+            self._confined.close()
+            raise RestoreError(f"cannot restore into {shown}: another directory has taken its name", shown)
 
     def __enter__(self) -> Destination:
         return self
@@ -113,6 +124,10 @@ class Destination:
             if self.lstat(path[:end]) is None and self.make_directory(path[:end]):
                 self._on_failure("metadata", path[:end], lost)
         return self._confined.directory(path)
+
+    def identity(self) -> tuple[int, int]:
+        """Return (device, inode) of the directory that is restored into."""
+        return self._confined.identity()
 
     def lstat(self, path: bytes) -> Optional[os.stat_result]:
         """Return the status of what is there, None if nothing is. Symlinks are not followed, also on the way."""
@@ -187,7 +202,12 @@ class Destination:
             os.close(descriptor)
 
     def write_file(
-        self, path: bytes, pieces: Iterable[tuple[int, Optional[bytes]]], size: int, sparse: bool, metadata: Metadata
+        self,
+        path: bytes,
+        pieces: Iterable[tuple[int, Union[bytes, memoryview, None]]],
+        size: int,
+        sparse: bool,
+        metadata: Metadata,
     ) -> None:
         """Write a regular file under a temporary name, give it its metadata, then its own name.
 
@@ -332,7 +352,7 @@ class Destination:
         except (OSError, AttributeError):
             owned = self._own(path, lambda uid, gid: os.fchown(descriptor, uid, gid), metadata)
         self._set_xattrs(descriptor, path, metadata)
-        self._set_mode(lambda mode: os.fchmod(descriptor, mode), path, metadata, owned)
+        self._set_mode(partial(os.fchmod, descriptor), path, metadata, owned)
         try:
             os.utime(descriptor, ns=(time.time_ns(), metadata.mtime_ns))
         except OSError as exc:
@@ -418,10 +438,12 @@ def _temporary(name: bytes) -> bytes:
 
 def is_temporary(path: bytes) -> bool:
     """Tell whether an entry is named like one that is being made."""
-    return split(path)[1].startswith(_PREFIX)
+    return _PREFIX in path and split(path)[1].startswith(_PREFIX)
 
 
-def _write(descriptor: int, pieces: Iterable[tuple[int, Optional[bytes]]], size: int, sparse: bool) -> None:
+def _write(
+    descriptor: int, pieces: Iterable[tuple[int, Union[bytes, memoryview, None]]], size: int, sparse: bool
+) -> None:
     end = 0
     hole = False
     for offset, data in pieces:
@@ -444,7 +466,7 @@ def _write(descriptor: int, pieces: Iterable[tuple[int, Optional[bytes]]], size:
         os.ftruncate(descriptor, size)
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     written = os.write(descriptor, data) if data else 0
     if written < len(data):
         _pwrite(descriptor, data[written:], written)
@@ -465,7 +487,7 @@ def _write_zeros(descriptor: int, begin: int, end: int) -> None:
         begin += length
 
 
-def _data_runs(data: bytes) -> Iterator[tuple[int, bytes | memoryview]]:
+def _data_runs(data: bytes | memoryview) -> Iterator[tuple[int, bytes | memoryview]]:
     """Yield (offset, bytes) of what lies between whole blocks of zeros."""
     view = memoryview(data)
     begin: Optional[int] = None

