@@ -57,11 +57,11 @@ def figures(result: SnapshotResult) -> Tuple[object, ...]:
 
 
 def children() -> List[int]:
-    """The processes that this one has started and that have not ended."""
+    """The helpers that this process has started and that have not ended."""
     found = []
     for task in Path("/proc/self/task").iterdir():
         found += [int(child) for child in (task / "children").read_text().split()]
-    return found
+    return [child for child in found if b"operations.processes" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def once(act: Callable[[], object], phase: str) -> Callable[[ProgressEvent], None]:
