@@ -18,6 +18,7 @@ from ..tree.source import FileChangedError, Source
 from .processes import Channel
 from .reading import Finding
 from .saving import FileSaver
+from .window import unpack
 
 if TYPE_CHECKING:
     import hashlib
@@ -43,7 +44,7 @@ def serve(channel: Channel, root: bytes, chunking: Sequence[Any], compression: s
         lot = asker.next_lot()
         if not lot:
             break
-        results = [_read(saver, path, Status(*status)) for path, status in lot]
+        results = [_read(saver, path, unpack(packed)[0]) for path, packed in lot]
         asker.ask(results, findings, saver.read_bytes)
         findings.clear()
         saver.read_bytes = 0

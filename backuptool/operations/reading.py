@@ -25,9 +25,9 @@ from ..tree.metadata import Status
 from ..tree.source import FileChangedError
 from .processes import Helper, HelperFailedError, processors, start_helpers
 from .saving import SavedFile
-from .window import Entry, Window
+from .window import Window
 
-__all__ = ["MOST_BYTES", "Finding", "ReadFile", "Readers"]
+__all__ = ["MOST_BYTES", "Finding", "Outcome", "ReadFile", "Readers"]
 
 #: Bytes of the largest file that a helper reads, which takes it a second. What is larger is better read by this
 #: process, whose threads hash and compress different pieces of it at once.
@@ -54,17 +54,21 @@ _MANY_BYTES = 64 << 20
 Finding = Tuple[str, bytes, str]
 
 
+#: What became of a file.
+Outcome = Union[Content, SavedFile, OSError, FileChangedError]
+
+
 class ReadFile(NamedTuple):
     """What became of a file.
 
     Attributes:
         window, position: Where it was waiting.
-        outcome: Where its bytes are, or why it could not be read.
+        outcome: Where its bytes are, or why it could not be read; only the content of a file that is as it was listed.
     """
 
     window: Window
     position: int
-    outcome: Union[SavedFile, OSError, FileChangedError]
+    outcome: Outcome
 
 
 class Readers:
@@ -129,11 +133,16 @@ class Readers:
         return bool(self._helpers)
 
     @property
+    def started(self) -> bool:
+        """Whether there are helpers."""
+        return bool(self._helpers)
+
+    @property
     def unfinished(self) -> int:
         """Number of files that were submitted and not given back."""
         return self._expected
 
-    def submit(self, window: Window, positions: array[int]) -> None:
+    def submit(self, window: Window, positions: Sequence[int]) -> None:
         """Have files read, in this order as far as several helpers at once allow."""
         self._expected += len(positions)
         self._work.add(window, positions)
@@ -225,10 +234,11 @@ class _Conversation:
 
     def tell(self, lot: Optional[_Lot]) -> None:
         """Have some files read; None means that there will be no more."""
-        entries = [] if lot is None else lot.entries
-        self._helper.send(("read", [(entry.path, tuple(entry.status)) for entry in entries]))
-        if lot is not None:
-            self.lots.append(lot)
+        if lot is None:
+            self._helper.send(("read", []))
+            return
+        self._helper.send(("read", [lot.window.packed(position) for position in lot.positions]))
+        self.lots.append(lot)
 
     def listen(self) -> Optional[Tuple[List[ReadFile], List[Finding], int]]:
         """Take one message: return what became of files, what else is to be said of them, and the bytes read.
@@ -257,11 +267,11 @@ class _Conversation:
             found = []
             if results:
                 lot = self.lots.popleft()
-                if len(lot.entries) != len(results):
+                if len(lot.positions) != len(results):
                     raise ValueError("no answer to what was asked")
                 found = [
-                    ReadFile(lot.window, position, self._outcome(entry.status, result))
-                    for position, entry, result in zip(lot.positions, lot.entries, results)
+                    ReadFile(lot.window, position, self._outcome(result))
+                    for position, result in zip(lot.positions, results)
                 ]
                 self._contents.clear()
             return found, findings, read_bytes
@@ -273,9 +283,9 @@ class _Conversation:
         numbers = array("q", parts)
         return [number if number < 0 else self._contents[number].ordinal for number in numbers]
 
-    def _outcome(self, listed: Status, result: Any) -> Union[SavedFile, OSError, FileChangedError]:
+    def _outcome(self, result: Any) -> Outcome:
         if isinstance(result, int):  # as of nearly all files: it is as it was listed
-            return SavedFile(listed, self._contents[result], 0, None)
+            return self._contents[result]
         if isinstance(result, str):
             return FileChangedError(result)
         if len(result) == 2:
@@ -290,7 +300,6 @@ class _Lot:
 
     window: Window
     positions: Sequence[int]
-    entries: Sequence[Entry]
 
 
 class _Work:
@@ -340,4 +349,4 @@ def _divide(window: Window, positions: Sequence[int], most_bytes: int, most_file
 def _lots(stretch: tuple[Window, Sequence[int]]) -> Iterator[_Lot]:
     window, positions = stretch
     for lot in _divide(window, positions, _LOT_BYTES, _LOT_FILES):
-        yield _Lot(window, lot, [window.entry(position) for position in lot])
+        yield _Lot(window, lot)

@@ -19,14 +19,14 @@ from ..errors import CorruptionError, RepositoryLockedError
 from ..progress import Reporter
 from ..results import Problem, SkippedFile, SnapshotResult, format_size
 from ..storage import catalog
-from ..storage.chunking import Chunking
+from ..storage.chunking import LARGE_FILE, Chunking
 from ..storage.compression import DEFAULT, SETTINGS
 from ..storage.contents import ContentsVanishedError, reference
 from ..storage.database import Database
 from ..storage.digest import MODULUS, to_bytes
 from ..storage.pool import ConnectionPool
 from ..storage.spool import Spool
-from ..storage.writer import ContentWriter
+from ..storage.writer import Content, ContentWriter
 from ..tree.exclusions import Exclusions, read_pattern_file
 from ..tree.metadata import Status, kind_of, read_xattrs, signed_inode
 from ..tree.source import FileChangedError, Source
@@ -170,12 +170,16 @@ class _Attempt:
             self._source.root, chunking, self._options.compression, self._writer, helpers
         ) as self._readers:
             self._saver = FileSaver(self._source, self._writer, chunking, self._problem, self._report_reading)
-            window, limit = Window(), _FIRST_WINDOW
+            window, limit = self._new_window(), _FIRST_WINDOW
             for path, status, first in self._compare():
                 window.add(path, status, first)
+                if LARGE_FILE < window.sizes[-1] <= MOST_BYTES and self._readers.started:
+                    # It needs no neighbours: something for the helpers to do while the tree is walked.
+                    self._submit(window, (window.withdraw(),))
+                    self._take_found(wait=False)
                 if len(window) >= limit:
                     self._store(window)
-                    window, limit = Window(), _WINDOW
+                    window, limit = self._new_window(), _WINDOW
             self._store(window)
             self._await()
             self._readers.finish()
@@ -270,7 +274,6 @@ class _Attempt:
 
         Where helpers read they are still at it afterwards.
         """
-        self._windows.append(window)
         for batch in _batches(window.others):
             entries = [window.entry(position) for position in batch]
             known = self._known(entries)
@@ -292,12 +295,16 @@ class _Attempt:
             self._take_found(wait=True)
         self._collect_windows()
 
-    def _submit(self, window: Window, positions: array[int]) -> None:
+    def _new_window(self) -> Window:
+        self._windows.append(Window())
+        return self._windows[-1]
+
+    def _submit(self, window: Window, positions: Sequence[int]) -> None:
         """Have files of a window read by helpers."""
         leading = array("I")
         for position in positions:
-            status = window.entry(position).status
-            if status.st_nlink > 1:  # one path of an inode is read
+            if position in window.linked:  # one path of an inode is read
+                status = window.entry(position).status
                 inode = (status.st_dev, status.st_ino)
                 if inode in self._following:
                     self._following[inode].append((window, position))
@@ -346,6 +353,8 @@ class _Attempt:
             window.unread -= 1
             self._done_files += 1
             self._report_reading(path)
+            if isinstance(outcome, Content):
+                outcome = SavedFile(status, outcome, 0, None)
             window.finish(position, self._record(path, outcome, known))
             if status.st_nlink > 1:
                 for other, waiting in self._following.pop((status.st_dev, status.st_ino)):

@@ -14,7 +14,7 @@ from ..storage.catalog import VersionRow
 from ..storage.chunking import LARGE_FILE
 from ..tree.metadata import Status
 
-__all__ = ["Entry", "Window", "likeness"]
+__all__ = ["Entry", "Window", "likeness", "unpack"]
 
 
 class Entry(NamedTuple):
@@ -38,8 +38,9 @@ class Window:
     that, and leave memory in pieces.
 
     Attributes:
-        files: Positions of regular files.
+        files: Positions of regular files that nobody reads yet.
         others: Positions of everything that has no bytes.
+        linked: Positions of regular files that have other paths.
         sizes: Bytes of each entry.
         unread: Number of files that someone else is reading.
     """
@@ -47,6 +48,7 @@ class Window:
     def __init__(self) -> None:
         self.files = array("I")
         self.others = array("I")
+        self.linked: set[int] = set()
         self.sizes = array("q")
         self.unread = 0
         self._paths = bytearray()
@@ -63,7 +65,10 @@ class Window:
     def add(self, path: bytes, status: os.stat_result, first: Optional[int]) -> None:
         """Add an entry behind the others."""
         regular = (status.st_mode & 0o170000) == 0o100000
-        (self.files if regular else self.others).append(len(self.sizes))
+        position = len(self.sizes)
+        (self.files if regular else self.others).append(position)
+        if regular and status.st_nlink > 1:
+            self.linked.add(position)
         self.sizes.append(status.st_size if regular else 0)
         self._paths += path
         self._path_ends.append(len(self._paths))
@@ -72,15 +77,22 @@ class Window:
         self._row_begins.append(0)
         self._row_ends.append(0)
 
+    def withdraw(self) -> int:
+        """Return the position of the file that was added last; it is not among ``files`` any more."""
+        return self.files.pop()
+
     def path(self, position: int) -> bytes:
         """Return the path of an entry."""
         return bytes(self._paths[self._path_ends[position] : self._path_ends[position + 1]])
 
+    def packed(self, position: int) -> tuple[bytes, bytes]:
+        """Return the path of an entry, and its status as :func:`unpack` takes it."""
+        return self.path(position), bytes(self._statuses[self._status_ends[position] : self._status_ends[position + 1]])
+
     def entry(self, position: int) -> Entry:
         """Return an entry."""
-        begin, end = self._status_ends[position], self._status_ends[position + 1]
-        *status, first = marshal.loads(self._statuses[begin:end])
-        return Entry(self.path(position), Status(*status), first)
+        path, packed = self.packed(position)
+        return Entry(path, *unpack(packed))
 
     def finish(self, position: int, row: Optional[VersionRow]) -> None:
         """Keep the row of an entry; None if it needs none."""
@@ -108,6 +120,12 @@ class Window:
         ]
         keys.sort()
         return array("I", [int.from_bytes(key[-4:], "big") for key in keys])
+
+
+def unpack(packed: bytes) -> tuple[Status, Optional[int]]:
+    """Return the status of an entry, and the first snapshot of its last version."""
+    *status, first = marshal.loads(packed)
+    return Status(*status), first
 
 
 def likeness(path: bytes) -> bytes:
