@@ -181,6 +181,7 @@ class _Attempt:
                     self._store(window)
                     window, limit = self._new_window(), _WINDOW
             self._store(window)
+            del window  # it takes most of the memory, and is let go when its rows were set aside
             self._await()
             self._readers.finish()
             for finding in self._readers.findings:

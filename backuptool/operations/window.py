@@ -8,13 +8,17 @@ from __future__ import annotations
 import marshal
 import os
 from array import array
-from typing import Iterable, Iterator, NamedTuple, Optional
+from typing import Iterable, Iterator, NamedTuple, Optional, Union
 
 from ..storage.catalog import VersionRow
 from ..storage.chunking import LARGE_FILE
 from ..tree.metadata import Status
 
 __all__ = ["Entry", "Window", "likeness", "unpack"]
+
+
+#: How the path of a row is bound.
+_TEXT, _BYTES = b"t", b"b"
 
 
 class Entry(NamedTuple):
@@ -34,7 +38,7 @@ class Entry(NamedTuple):
 class Window:
     """Changed entries in order of their paths; an entry is known by its position.
 
-    Entries and rows wait as bytes behind each other, some 500 for each entry: as objects they would take several times
+    Entries and rows wait as bytes behind each other, some 450 for each entry: as objects they would take several times
     that, and leave memory in pieces.
 
     Attributes:
@@ -98,14 +102,17 @@ class Window:
         """Keep the row of an entry; None if it needs none."""
         if row is not None:
             self._row_begins[position] = len(self._rows)
-            self._rows += marshal.dumps(row)
+            self._rows += _TEXT if isinstance(row[0], str) else _BYTES
+            self._rows += marshal.dumps(row[1:])
             self._row_ends[position] = len(self._rows)
 
-    def rows(self) -> Iterator[bytes]:
-        """Yield the rows in order of their paths, each as marshal writes it."""
-        for begin, end in zip(self._row_begins, self._row_ends):
+    def rows(self) -> Iterator[tuple[Union[str, bytes], bytes]]:
+        """Yield the rows in order of their paths: the path, and the other values as marshal writes them."""
+        for position, (begin, end) in enumerate(zip(self._row_begins, self._row_ends)):
             if begin < end:
-                yield bytes(self._rows[begin:end])
+                path = self.path(position)
+                kept = bytes(self._rows[begin:end])
+                yield (path.decode() if kept[:1] == _TEXT else path), kept[1:]
 
     def by_likeness(self, positions: Iterable[int]) -> array[int]:
         """Return positions in the order in which their files are best read.

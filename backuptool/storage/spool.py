@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import marshal
 from array import array
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterable, Iterator, Tuple
 
 from .compression import compress, decompress
 
@@ -16,12 +16,16 @@ __all__ = ["Spool"]
 _BATCH_ROWS = 2048
 
 
+#: The first value of a row, and the others as marshal writes them.
+Row = Tuple[Any, bytes]
+
+
 class Spool:
     """Rows set aside until the commit, compressed: a million takes some 40 MB, and nothing is written to a disk."""
 
     def __init__(self) -> None:
         self._closed_rows = 0
-        self._open: list[bytes] = []
+        self._open: list[Row] = []
         self._batches: list[tuple[str, int, bytes]] = []
 
     @property
@@ -29,8 +33,8 @@ class Spool:
         """Number of rows."""
         return self._closed_rows + len(self._open)
 
-    def extend(self, rows: Iterable[bytes]) -> None:
-        """Add rows of plain values, as marshal writes them; the last value of each is the ordinal of its content."""
+    def extend(self, rows: Iterable[Row]) -> None:
+        """Add rows of plain values; the last value of each is the ordinal of its content."""
         for row in rows:
             self._open.append(row)
             if len(self._open) >= _BATCH_ROWS:
@@ -47,9 +51,9 @@ class Spool:
         yield from _counted(self._open, counts)
 
 
-def _counted(rows: Iterable[bytes], counts: array[int]) -> Iterator[tuple[Any, ...]]:
-    for data in rows:
-        row = marshal.loads(data)
+def _counted(rows: Iterable[Row], counts: array[int]) -> Iterator[tuple[Any, ...]]:
+    for first, others in rows:
+        row = (first, *marshal.loads(others))
         if row[-1] >= 0:
             counts[row[-1]] += 1
         yield row
