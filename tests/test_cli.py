@@ -481,24 +481,24 @@ def test_help_and_version_are_exit_code_0(run: Runner, arguments: list[str]) -> 
     assert outcome.out.startswith(("usage: backuptool", f"backuptool {backuptool.__version__}\n"))
 
 
-# Interruption. A FIFO of patterns shows when the command has begun, and keeps it waiting.
+# Interruption. A FIFO of patterns shows when the command has begun, and keeps it waiting. It ends behind the signal: one
+# that comes right before the system call that waits is heeded only when that returns.
 
 
 def test_an_interrupted_command_ends_with_a_line_and_exit_code_130(run: Runner, source: Path) -> None:
     os.mkfifo("patterns")
-    held: list[int] = []
     command_thread = threading.get_ident()
 
     def interrupt() -> None:
-        held.append(os.open("patterns", os.O_WRONLY))
+        descriptor = os.open("patterns", os.O_WRONLY)
         signal.pthread_kill(command_thread, signal.SIGINT)
+        os.close(descriptor)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     outcome = run("snapshot", "--target-directory", "source", "--exclude-from", "patterns")
     os.close(os.open("patterns", os.O_RDONLY | os.O_NONBLOCK))  # lets the thread go if the command never came so far
     thread.join()
-    os.close(held[0])
     assert (outcome.code, outcome.out) == (ExitCode.INTERRUPTED, "")
     assert outcome.err.startswith("backuptool: interrupted: ")
     assert outcome.err.count("\n") == 1
@@ -521,9 +521,9 @@ def test_an_interrupted_process_shows_no_traceback(source: Path) -> None:
         thread.start()
         descriptor = os.open("patterns", os.O_WRONLY)
         process.send_signal(signal.SIGINT)
+        os.close(descriptor)
         out, err = process.communicate()
         thread.join()
-        os.close(descriptor)
     assert (process.returncode, out) == (130, b"")
     assert err.startswith(b"backuptool: interrupted: ")
     assert err.count(b"\n") == 1
