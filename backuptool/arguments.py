@@ -99,7 +99,7 @@ exit codes:
         add_options(command)
         _add_shared(command)
     _add_shared(parser)
-    parser.set_defaults(db_path=None, lock_timeout=60.0, json=False, verbosity=0)
+    parser.set_defaults(db_path=None, lock_timeout=60.0, max_helpers=None, json=False, verbosity=0)
     return parser
 
 
@@ -121,6 +121,12 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         type=_seconds,
         help="how long to wait for another process that is writing (default: 60)",
+    )
+    option(
+        "--max-helpers",
+        metavar="N",
+        type=_count,
+        help="how many processes may work beside this one (default: as many as there are processors)",
     )
     option("--version", action="version", version=f"backuptool {__version__}", help="show the version and exit")
 
@@ -248,6 +254,12 @@ def _size(argument: str) -> int:
 
 def _size_or_none(argument: str) -> int | None:
     return None if argument.lower() == "none" else _size(argument)
+
+
+def _count(argument: str) -> int:
+    if re.fullmatch(r"[0-9]{1,6}", argument) is None:
+        raise argparse.ArgumentTypeError(f"not a number of 0 or more: {argument!r}")
+    return int(argument)
 
 
 def _seconds(argument: str) -> float:

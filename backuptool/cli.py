@@ -70,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE if getattr(end, "code", 0) else ExitCode.DONE
     run, as_text = _COMMANDS[options.command]
     try:
-        with Repository(options.db_path or _default_path(), lock_timeout=options.lock_timeout) as repository:
+        path = options.db_path or _default_path()
+        with Repository(path, lock_timeout=options.lock_timeout, max_helpers=options.max_helpers) as repository:
             result = run(repository, options)
         return _report(result, as_text, options)
     except KeyboardInterrupt:

@@ -34,6 +34,8 @@ class Repository:
     Args:
         path: The repository file.
         lock_timeout: Seconds to wait for another process that is writing before RepositoryLockedError.
+        max_helpers: How many processes may read, write and examine files beside this one, 0 for none. By default as
+            many as there are processors, up to 8, where there is enough to do. Each takes up to 50 MB.
 
     Example:
         >>> with Repository("backups.db") as repo:              # doctest: +SKIP
@@ -41,9 +43,14 @@ class Repository:
         ...     repo.restore(result.snapshot.id, "/tmp/out")
     """
 
-    def __init__(self, path: StrPath = "backups.db", *, lock_timeout: float = 60.0) -> None:
+    def __init__(
+        self, path: StrPath = "backups.db", *, lock_timeout: float = 60.0, max_helpers: Optional[int] = None
+    ) -> None:
+        if max_helpers is not None and max_helpers < 0:
+            raise ValueError(f"max_helpers must be 0 or more, not {max_helpers}")
         self._path = os.path.abspath(os.path.expanduser(os.fspath(path)))
         self._lock_timeout = lock_timeout
+        self._max_helpers = max_helpers
         self._pool = ConnectionPool(self._path, lock_timeout)
 
     @property
@@ -117,6 +124,7 @@ class Repository:
             note=note,
             tags=tuple(sorted(set(_strings(tags)))),
             host=socket.gethostname() if host is None else host,
+            most_helpers=self._max_helpers,
         )
         with Reporter(progress) as reporter:
             return snapshot(self._pool, options, reporter, clock=time.time_ns)
@@ -185,6 +193,7 @@ class Repository:
             delete_extra=delete_extra,
             dry_run=dry_run,
             verify=verify,
+            most_helpers=self._max_helpers,
         )
         with Reporter(progress) as reporter, self._pool.reading() as database:
             return restore(database, snapshot, options, reporter)
@@ -222,7 +231,7 @@ class Repository:
         from .operations.check import check
 
         with Reporter(progress) as reporter, self._pool.reading(fresh=True) as database:
-            return check(database, quick=quick, reporter=reporter)
+            return check(database, quick=quick, reporter=reporter, most_helpers=self._max_helpers)
 
     def close(self) -> None:
         """Close the file. Using the repository afterwards opens it again."""
@@ -238,10 +247,10 @@ class Repository:
         return f"Repository({self._path!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self._path, "lock_timeout": self._lock_timeout}
+        return {"path": self._path, "lock_timeout": self._lock_timeout, "max_helpers": self._max_helpers}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"], lock_timeout=state["lock_timeout"])  # type: ignore[misc]
+        self.__init__(state["path"], lock_timeout=state["lock_timeout"], max_helpers=state["max_helpers"])  # type: ignore[misc]
 
 
 def _strings(values: Iterable[Any]) -> Sequence[Any]:

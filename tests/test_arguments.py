@@ -69,7 +69,7 @@ def test_shared_options_are_accepted_before_and_after_the_command(
     assert expected == parse(*before, "list", *after).db_path
 
 
-@pytest.mark.parametrize("option", ["--json", "--quiet", "--verbose", "--lock-timeout=2.5"])
+@pytest.mark.parametrize("option", ["--json", "--quiet", "--verbose", "--lock-timeout=2.5", "--max-helpers=0"])
 def test_an_option_before_the_command_is_not_undone_by_the_commands_defaults(option: str) -> None:
     assert vars(parse(option, "check")) == vars(parse("check", option))
     assert vars(parse("check")) != vars(parse("check", option))
@@ -151,6 +151,7 @@ def test_a_snapshot_is_restored_by_number_or_as_the_latest() -> None:
         ),
         (["prune", "--snapshot", "-1"], "argument --snapshot: not a snapshot number: '-1'"),
         (["prune", "--snapshot", "latest"], "argument --snapshot: not a snapshot number: 'latest'"),
+        (["list", "--max-helpers", "-1"], "argument --max-helpers: not a number of 0 or more: '-1'"),
         (["list", "--lock-timeout", "soon"], "argument --lock-timeout: not a number of seconds: 'soon'"),
     ],
 )

@@ -481,8 +481,8 @@ def test_help_and_version_are_exit_code_0(run: Runner, arguments: list[str]) -> 
     assert outcome.out.startswith(("usage: backuptool", f"backuptool {backuptool.__version__}\n"))
 
 
-# Interruption. A FIFO of patterns shows when the command has begun, and keeps it waiting. It ends behind the signal: one
-# that comes right before the system call that waits is heeded only when that returns.
+# Interruption. A FIFO of patterns shows when the command has begun, and keeps it waiting. It ends behind the
+# signal: one that comes right before the system call that waits is heeded only when that returns.
 
 
 def test_an_interrupted_command_ends_with_a_line_and_exit_code_130(run: Runner, source: Path) -> None:

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import marshal
 import os
+import pickle
 import random
 import sys
 import threading
 from pathlib import Path
-from typing import Any, Callable, List, Tuple
+from typing import Any, Callable, List, Optional, Set, Tuple
 
 import attrs
 import pytest
@@ -315,6 +316,34 @@ def test_many_files_are_read_by_helpers(tmp_path: Path, monkeypatch: pytest.Monk
     result = saved(tmp_path / "repo.db", root, None, once(lambda: seen.extend(children()), "read"))  # type: ignore[arg-type]
     assert len(seen) == 3
     assert result.new_files == 3100
+
+
+@pytest.mark.parametrize("most", [0, 2, None])
+def test_no_more_helpers_work_than_the_caller_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: Optional[int]
+) -> None:
+    root = tmp_path / "tree"
+    for number in range(3100):
+        write(root / str(number // 100) / str(number), noise(26_000, number))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    seen: List[Set[int]] = [set()]
+
+    def callback(event: ProgressEvent) -> None:
+        seen[-1].update(children())
+
+    with Repository(tmp_path / "repo.db", max_helpers=most) as repo:
+        repo.snapshot(root, progress=callback)
+        seen.append(set())
+        repo.restore("latest", tmp_path / "out", progress=callback)
+        assert repo.check().problems == ()
+        assert pickle.loads(pickle.dumps(repo))._max_helpers == most
+    expected = 3 if most is None else most
+    assert [len(found) for found in seen] == [expected, expected]
+
+
+def test_less_than_no_helper_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_helpers must be 0 or more, not -1"):
+        Repository("backups.db", max_helpers=-1)
 
 
 # Processes

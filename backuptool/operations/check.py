@@ -23,11 +23,11 @@ __all__ = ["check"]
 _TABLES = ("settings", "sources", "snapshots", "files", "contents", "parts", "pruned")
 
 
-def check(database: Database, *, quick: bool, reporter: Reporter) -> CheckResult:
-    """Verify a repository."""
+def check(database: Database, *, quick: bool, reporter: Reporter, most_helpers: Optional[int] = None) -> CheckResult:
+    """Verify a repository, with at most so many processes beside this one."""
     begin = time.monotonic()
     run = _Check(database, reporter)
-    with Examination(database, () if quick else run.pack_ids()) as examination:
+    with Examination(database, () if quick else run.pack_ids(), most=most_helpers) as examination:
         run.sqlite(quick)
         run.catalog()
         run.data(examination)

@@ -16,7 +16,7 @@ import attrs
 from ..errors import ContentMissingError, CorruptionError
 from ..storage.database import Database
 from ..storage.packs import read_pack, unpack
-from .processes import Channel, Helper, HelperFailedError, processors, start_helpers
+from .processes import Channel, Helper, HelperFailedError, helpers_for, processors, start_helpers
 
 __all__ = ["Examination", "PackReport", "examine", "serve"]
 
@@ -171,11 +171,13 @@ class Examination:
         helpers: Number of processes beside this one; by default as many as there are processors and it pays to start.
     """
 
-    def __init__(self, database: Database, packs: Sequence[int], helpers: Optional[int] = None) -> None:
+    def __init__(
+        self, database: Database, packs: Sequence[int], helpers: Optional[int] = None, most: Optional[int] = None
+    ) -> None:
         self._database = database
         self._work = _Work(packs)
         if helpers is None:
-            helpers = min(processors() - 1, len(packs) // _FEW)
+            helpers = min(processors() - 1, helpers_for(most), len(packs) // _FEW)
         self._examiners = [
             _Examiner(helper, self._work) for helper in start_helpers(helpers, "examining", database.path)
         ]

@@ -21,7 +21,7 @@ import threading
 from io import BufferedIOBase
 from typing import Any, Optional, cast
 
-__all__ = ["Channel", "Helper", "HelperFailedError", "processors", "start_helpers"]
+__all__ = ["Channel", "Helper", "HelperFailedError", "helpers_for", "processors", "start_helpers"]
 
 #: What a helper runs; what it is to do comes as the first message.
 _PROGRAM = (
@@ -46,12 +46,18 @@ class HelperFailedError(Exception):
     """A helper has ended, or does not answer as it should."""
 
 
-def processors() -> int:
-    """Return how many processors this process may use."""
+def processors(most: Optional[int] = None) -> int:
+    """Return how many processors this process may use, at most that many."""
     try:
-        return len(os.sched_getaffinity(0))
+        found = len(os.sched_getaffinity(0))
     except (AttributeError, OSError):  # pragma: no cover (not Linux)
-        return os.cpu_count() or 1
+        found = os.cpu_count() or 1
+    return found if most is None else min(found, most)
+
+
+def helpers_for(most: Optional[int]) -> int:
+    """Return how many helpers pay where there is much to do: one for each processor, none for a single one."""
+    return processors(most) if processors() > 1 else 0
 
 
 class Channel:

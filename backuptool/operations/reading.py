@@ -23,7 +23,7 @@ from ..storage.packs import CompressedPack
 from ..storage.writer import Content, ContentWriter, LargeContent
 from ..tree.metadata import Status
 from ..tree.source import FileChangedError
-from .processes import Helper, HelperFailedError, processors, start_helpers
+from .processes import Helper, HelperFailedError, helpers_for, start_helpers
 from .saving import SavedFile
 from .window import Window
 
@@ -82,6 +82,7 @@ class Readers:
         compression: How hard packs are compressed.
         writer: Where the contents go.
         helpers: How many there are to be; None for as many as there are processors, if it pays.
+        most: How many that may be; None for no limit.
 
     Attributes:
         read_bytes: Bytes read so far.
@@ -89,7 +90,13 @@ class Readers:
     """
 
     def __init__(
-        self, root: bytes, chunking: Chunking, compression: str, writer: ContentWriter, helpers: Optional[int]
+        self,
+        root: bytes,
+        chunking: Chunking,
+        compression: str,
+        writer: ContentWriter,
+        helpers: Optional[int],
+        most: Optional[int] = None,
     ) -> None:
         self.read_bytes = 0
         self.findings: list[Finding] = []
@@ -98,6 +105,7 @@ class Readers:
         self._compression = compression
         self._writer = writer
         self._wanted = helpers
+        self._most = most
         self._helpers: list[Helper] = []
         self._threads: list[threading.Thread] = []
         self._work = _Work()
@@ -121,7 +129,7 @@ class Readers:
         wanted = self._wanted
         if wanted is None:
             pays = files >= _MANY_FILES or (files >= _SOME_FILES and size >= _MANY_BYTES)
-            wanted = processors() if pays and processors() > 1 else 0
+            wanted = helpers_for(self._most) if pays else 0
         if wanted and not self._helpers:
             self._helpers = start_helpers(
                 wanted, "asking", self._root, attrs.astuple(self._chunking), self._compression

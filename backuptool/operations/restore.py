@@ -57,6 +57,7 @@ class RestoreOptions:
     dry_run: bool = False
     verify: bool = False
     helpers: Optional[int] = None  #: processes beside this one, where it is enough for them; None for what pays
+    most_helpers: Optional[int] = None  #: of those; None for no limit
 
 
 def restore(
@@ -94,7 +95,7 @@ class _Restore:
         self._in_the_way: list[CatalogFile] = []
         self._findings = Findings(snapshot.id)
         self._problem = self._findings.problem
-        self._writing = Writing(options.helpers)
+        self._writing = Writing(options.helpers, options.most_helpers)
         self._gathering: Gathering[Union[Order, CatalogFile]] = Gathering()
         self._large: list[CatalogFile] = []  # files of many packs
         self._firsts: dict[bytes, CatalogFile] = {}  # by path, those with more paths that a helper is writing

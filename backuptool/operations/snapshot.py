@@ -73,7 +73,8 @@ class SnapshotOptions:
     tags: tuple[str, ...] = ()
     host: str = ""
     compression: str = DEFAULT
-    helpers: Optional[int] = None
+    helpers: Optional[int] = None  #: processes that read beside this one; None for what pays
+    most_helpers: Optional[int] = None  #: of those; None for no limit
 
     def exclusions(self) -> Exclusions:
         """Return what the walk leaves out."""
@@ -167,7 +168,7 @@ class _Attempt:
         """
         chunking = _chunking(self._database)
         with ContentWriter(self._database, self._clock, self._options.compression) as self._writer, Readers(
-            self._source.root, chunking, self._options.compression, self._writer, helpers
+            self._source.root, chunking, self._options.compression, self._writer, helpers, self._options.most_helpers
         ) as self._readers:
             self._saver = FileSaver(self._source, self._writer, chunking, self._problem, self._report_reading)
             window, limit = self._new_window(), _FIRST_WINDOW

@@ -19,7 +19,7 @@ from ..storage.database import Database
 from ..storage.digest import FileVersion
 from ..storage.packs import PackReader
 from ..tree.destination import Destination, Metadata
-from .processes import Channel, Helper, HelperFailedError, processors, start_helpers
+from .processes import Channel, Helper, HelperFailedError, helpers_for, start_helpers
 
 __all__ = ["FATAL", "Answer", "Order", "Writing", "as_file", "as_order", "serve"]
 
@@ -283,10 +283,12 @@ class Writing:
 
     Args:
         helpers: Number of processes beside this one; by default as many as there are processors, but none for one.
+        most: How many that may be; None for no limit.
     """
 
-    def __init__(self, helpers: Optional[int] = None) -> None:
+    def __init__(self, helpers: Optional[int] = None, most: Optional[int] = None) -> None:
         self._number = helpers
+        self._most = most
         self._exchange = _Exchange()
         self._feeders: list[_Feeder] = []
         self._expected = 0
@@ -319,7 +321,7 @@ class Writing:
             self._started = True
             number = self._number
             if number is None:
-                number = processors() if processors() > 1 else 0
+                number = helpers_for(self._most)
             helpers = start_helpers(number, "writing", database.path, destination.root, *destination.identity())
             self._exchange.feeders = len(helpers)
             self._feeders = [_Feeder(helper, self._exchange) for helper in helpers]
