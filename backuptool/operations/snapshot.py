@@ -6,12 +6,10 @@ Owns the order of the steps and what is done when something changes meanwhile. H
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from array import array
-from collections import deque
-from typing import Any, Callable, Deque, Iterator, Optional, Sequence, Union
+from typing import Any, Callable, Iterator, Optional, Sequence
 
 import attrs
 
@@ -19,38 +17,31 @@ from ..errors import CorruptionError, RepositoryLockedError
 from ..progress import Reporter
 from ..results import Problem, SkippedFile, SnapshotResult, format_size
 from ..storage import catalog
-from ..storage.chunking import LARGE_FILE, Chunking
+from ..storage.chunking import Chunking
 from ..storage.compression import DEFAULT, SETTINGS
 from ..storage.contents import ContentsVanishedError, reference
 from ..storage.database import Database
 from ..storage.digest import MODULUS, to_bytes
 from ..storage.pool import ConnectionPool
 from ..storage.spool import Spool
-from ..storage.writer import Content, ContentWriter
+from ..storage.writer import ContentWriter
 from ..tree.exclusions import Exclusions, read_pattern_file
-from ..tree.metadata import Status, kind_of, read_xattrs, signed_inode
-from ..tree.source import FileChangedError, Source
+from ..tree.metadata import kind_of, signed_inode
+from ..tree.source import Source
 from .processes import HelperFailedError
-from .reading import MOST_BYTES, Readers
+from .reading import Readers
 from .recording import Known, Recorder
-from .saving import FileSaver, SavedFile
-from .window import Entry, Window
+from .storing import Storing
 
 __all__ = ["SnapshotOptions", "snapshot"]
 
 #: Changed entries gathered before they are read, in order of likeness: versions and copies of a file then meet in one
 #: pack. Of 130,000 entries, 2.06 GB of contents, windows of 31,000 / 78,000 / 130,000 keep 517 / 508 / 491 MB, and the
-#: fewer bytes, the less time they take to compress. An entry takes about 350 bytes while its window is read.
+#: fewer bytes, the less time they take to compress. An entry takes about 450 bytes while its window is read.
 _WINDOW = 200_000
 
 #: The first window is smaller, so that there is soon something to read.
 _FIRST_WINDOW = 4_000
-
-#: Files that helpers may still have to read while the next window is filled: reading so many takes longer than that.
-_WAITING = 50_000
-
-#: Files whose last versions are looked up at a time where this process reads them: one takes about a KB.
-_BATCH = 1000
 
 #: Times that a snapshot begins anew because another process changed what it was based on. Of that many at once, each
 #: of which saves the same source, all get their turn; an attempt reads nothing that was read before.
@@ -149,15 +140,11 @@ class _Attempt:
         self._started_ns = clock()
         self._source_id = catalog.source_id(database, options.host, source.root)
         self._base = catalog.newest_snapshot(database, self._source_id)
-        self._links: dict[tuple[int, int], SavedFile] = {}
-        self._following: dict[tuple[int, int], list[tuple[Window, int]]] = {}  # waiting for another path of their inode
-        self._windows: Deque[Window] = deque()
         digest = 0 if self._base is None else _tree_digest(database, self._base)
         self._recorder = Recorder(source.status, self._started_ns, digest, self._problem)
         self._rows = Spool()
         self._problems: list[Problem] = []
         self._skipped: list[SkippedFile] = []
-        self._done_files = 0
 
     def run(self, begin: float, helpers: Optional[int]) -> SnapshotResult:
         """Walk, store and commit.
@@ -167,26 +154,25 @@ class _Attempt:
             helpers: Number of processes that read beside this one, None for as many as pay.
         """
         chunking = _chunking(self._database)
-        with ContentWriter(self._database, self._clock, self._options.compression) as self._writer, Readers(
-            self._source.root, chunking, self._options.compression, self._writer, helpers, self._options.most_helpers
-        ) as self._readers:
-            self._saver = FileSaver(self._source, self._writer, chunking, self._problem, self._report_reading)
-            window, limit = self._new_window(), _FIRST_WINDOW
+        compression = self._options.compression
+        most = self._options.most_helpers
+        with ContentWriter(self._database, self._clock, compression) as self._writer, Readers(
+            self._source.root, chunking, compression, self._writer, helpers, most
+        ) as readers:
+            storing = Storing(
+                *(self._source, chunking, self._writer, readers, self._recorder, self._rows, self._last_versions),
+                *(self._reporter, self._problem),
+            )
+            window, limit = storing.new_window(), _FIRST_WINDOW
             for path, status, first in self._compare():
                 window.add(path, status, first)
-                if LARGE_FILE < window.sizes[-1] <= MOST_BYTES and self._readers.started:
-                    # It needs no neighbours: something for the helpers to do while the tree is walked.
-                    self._submit(window, (window.withdraw(),))
-                    self._take_found(wait=False)
+                storing.submit_early(window)
                 if len(window) >= limit:
-                    self._store(window)
-                    window, limit = self._new_window(), _WINDOW
-            self._store(window)
+                    storing.store(window)
+                    window, limit = storing.new_window(), _WINDOW
+            storing.store(window)
             del window  # it takes most of the memory, and is let go when its rows were set aside
-            self._await()
-            self._readers.finish()
-            for finding in self._readers.findings:
-                self._problem(*finding)
+            storing.finish()
             self._writer.flush()
         self._reporter.report("commit", total_files=self._rows.count)
         row = self._commit()
@@ -197,7 +183,7 @@ class _Attempt:
             unchanged_files=self._recorder.unchanged,
             removed_files=self._recorder.removed,
             skipped_files=len(self._skipped),
-            read_bytes=self._read_bytes,
+            read_bytes=storing.read_bytes,
             new_bytes=self._writer.new_bytes,
             stored_bytes=self._writer.stored_bytes,
             elapsed_seconds=time.monotonic() - begin,
@@ -269,155 +255,11 @@ class _Attempt:
             if version.kind != b"d" and version.path not in skipped and not _is_within(version.path, unreadable):
                 self._recorder.removed += 1
 
-    # Storing: read what changed in order of likeness, record it in order of paths.
-
-    def _store(self, window: Window) -> None:
-        """Read the files of a window, and set the rows of all its entries aside for the commit.
-
-        Where helpers read they are still at it afterwards.
-        """
-        for batch in _batches(window.others):
-            entries = [window.entry(position) for position in batch]
-            known = self._known(entries)
-            for position, entry in zip(batch, entries):
-                window.finish(position, self._record_special(entry.path, entry.status, known))
-        away = [position for position in window.files if window.sizes[position] <= MOST_BYTES]
-        if self._readers.start(len(away), sum(window.sizes[position] for position in away)):
-            self._submit(window, window.by_likeness(away))
-            here = [position for position in window.files if window.sizes[position] > MOST_BYTES]
-        else:
-            here = list(window.files)
-        for batch in _batches(window.by_likeness(here)):
-            known = self._known([window.entry(position) for position in batch])
-            for position in batch:
-                self._read_here(window, position, known)
-                self._take_found(wait=False)
-        # Walk on while the helpers have enough to do, but not before most is done: what waits takes memory.
-        while self._readers.unfinished > _WAITING:
-            self._take_found(wait=True)
-        self._collect_windows()
-
-    def _new_window(self) -> Window:
-        self._windows.append(Window())
-        return self._windows[-1]
-
-    def _submit(self, window: Window, positions: Sequence[int]) -> None:
-        """Have files of a window read by helpers."""
-        leading = array("I")
-        for position in positions:
-            if position in window.linked:  # one path of an inode is read
-                status = window.entry(position).status
-                inode = (status.st_dev, status.st_ino)
-                if inode in self._following:
-                    self._following[inode].append((window, position))
-                    window.unread += 1
-                    continue
-                if inode in self._links:
-                    self._read_here(window, position)
-                    continue
-                self._following[inode] = []
-            leading.append(position)
-        window.unread += len(leading)
-        self._readers.submit(window, leading)
-
-    def _known(self, entries: Sequence[Entry]) -> Known:
-        """Return the last versions of entries."""
-        paths = [entry.path for entry in entries if entry.first is not None]
-        if self._source_id is None or not paths:
+    def _last_versions(self, paths: Sequence[bytes]) -> Known:
+        if self._source_id is None:
             return {}
         versions = catalog.load_versions(self._database, self._source_id, paths)
         return {version.path: (version, first) for version, first, _ in versions}
-
-    def _read_here(self, window: Window, position: int, known: Optional[Known] = None) -> None:
-        """Read a file in this process, and record it."""
-        entry = window.entry(position)
-        path, status, _ = entry
-        self._done_files += 1
-        self._report_reading(path)
-        outcome: Union[SavedFile, OSError, FileChangedError, None] = None
-        if status.st_nlink > 1:
-            outcome = self._links.get((status.st_dev, status.st_ino))
-        if outcome is None:
-            try:
-                outcome = self._saver.save(path, status)
-            except (OSError, FileChangedError) as exc:
-                outcome = exc
-        window.finish(position, self._record(path, outcome, self._known([entry]) if known is None else known))
-
-    def _take_found(self, *, wait: bool) -> None:
-        """Record files that helpers have read."""
-        found = self._readers.found(wait=wait)
-        if not found:
-            return
-        entries = [file.window.entry(file.position) for file in found]
-        known = self._known(entries)
-        for (window, position, outcome), (path, status, _) in zip(found, entries):
-            window.unread -= 1
-            self._done_files += 1
-            self._report_reading(path)
-            if isinstance(outcome, Content):
-                outcome = SavedFile(status, outcome, 0, None)
-            window.finish(position, self._record(path, outcome, known))
-            if status.st_nlink > 1:
-                for other, waiting in self._following.pop((status.st_dev, status.st_ino)):
-                    other.unread -= 1
-                    self._read_here(other, waiting)
-
-    def _record(
-        self, path: bytes, outcome: Union[SavedFile, OSError, FileChangedError], known: Known
-    ) -> Optional[catalog.VersionRow]:
-        """Record a regular file, by what became of its bytes."""
-        if isinstance(outcome, SavedFile):
-            status, (size, digest, ordinal), sparse, xattrs = outcome
-            if status.st_nlink > 1:  # of what was opened: another file may have taken the name meanwhile
-                self._links[status.st_dev, status.st_ino] = outcome
-            return self._recorder.record(path, b"f", status, known, size, digest, ordinal, sparse, None, None, xattrs)
-        gone = isinstance(outcome, OSError) and outcome.errno == errno.ENOENT
-        if isinstance(outcome, FileChangedError):
-            self._problem("changed-kind", path, str(outcome))
-        elif not gone:
-            self._problem("unreadable", path, f"cannot be read: {outcome.strerror or outcome}")
-        self._recorder.lose(path, known, gone=gone)
-        return None
-
-    def _await(self) -> None:
-        """Wait until everything was read."""
-        while self._readers.unfinished:
-            self._take_found(wait=True)
-        self._collect_windows()
-
-    def _collect_windows(self) -> None:
-        """Set the rows of windows that were read aside for the commit."""
-        while self._windows and not self._windows[0].unread:
-            self._rows.extend(self._windows.popleft().rows())
-
-    def _record_special(self, path: bytes, status: Status, known: Known) -> Optional[catalog.VersionRow]:
-        """Record a directory, symlink, FIFO, socket or device: everything that has no bytes."""
-        kind = kind_of(status.st_mode)
-        if kind is None:
-            self._problem("unsupported", path, "is of a kind that cannot be saved")
-            self._recorder.lose(path, known, gone=False)
-            return None
-        try:
-            target = self._source.read_link(path) if kind == b"l" else None
-            xattrs = read_xattrs(self._source.unfollowed(path))
-        except OSError as exc:
-            if exc.errno in (errno.EINVAL, errno.ENOTDIR):
-                self._problem("changed-kind", path, "became another kind of file while the tree was walked")
-            elif exc.errno != errno.ENOENT:
-                self._problem("unreadable", path, f"cannot be read: {exc.strerror}")
-            self._recorder.lose(path, known, gone=exc.errno == errno.ENOENT)
-            return None
-        rdev = status.st_rdev if kind in b"cb" else None
-        return self._recorder.record(path, kind, status, known, rdev=rdev, target=target, xattrs=xattrs)
-
-    @property
-    def _read_bytes(self) -> int:
-        return self._saver.read_bytes + self._readers.read_bytes
-
-    def _report_reading(self, path: bytes = b"") -> None:
-        if self._reporter.active:
-            self._reporter.report("read", done_files=self._done_files, done_bytes=self._read_bytes, path=path)
 
     def _unlisted(self, path: bytes, exc: OSError) -> None:
         self._problem("unreadable", path, f"cannot be listed: {exc.strerror}")
@@ -478,10 +320,6 @@ def _is_within(path: bytes, others: set[bytes]) -> bool:
             return True
         path = path.rpartition(b"/")[0]
     return b"." in others
-
-
-def _batches(positions: Sequence[int]) -> Iterator[Sequence[int]]:
-    return (positions[begin : begin + _BATCH] for begin in range(0, len(positions), _BATCH))
 
 
 def _chunking(database: Database) -> Chunking:

@@ -1,0 +1,234 @@
+"""Storing what changed: read files in order of likeness, record them in order of their paths.
+
+Owns which files are read where, and what becomes of those that cannot be read. How a file is read is saving's and
+reading's, how it is compared with its last version recording's.
+"""
+
+from __future__ import annotations
+
+import errno
+from array import array
+from collections import deque
+from typing import Callable, Deque, Iterator, Optional, Sequence, Union
+
+from ..progress import Reporter
+from ..storage.catalog import VersionRow
+from ..storage.chunking import LARGE_FILE, Chunking
+from ..storage.spool import Spool
+from ..storage.writer import Content, ContentWriter
+from ..tree.metadata import Status, kind_of, read_xattrs
+from ..tree.source import FileChangedError, Source
+from .reading import MOST_BYTES, Readers
+from .recording import Known, Recorder
+from .saving import FileSaver, SavedFile
+from .window import Entry, Window
+
+__all__ = ["Storing"]
+
+#: Files that helpers may still have to read while the next window is filled: reading so many takes longer than that.
+_WAITING = 50_000
+
+#: Files whose last versions are looked up at a time where this process reads them: one takes about a KB.
+_BATCH = 1000
+
+
+class Storing:
+    """Stores windows of changed entries, and sets their rows aside.
+
+    Args:
+        source: Where they are.
+        chunking: How large files are cut.
+        writer: Where their bytes go.
+        readers: What reads beside this process.
+        recorder: Makes their rows.
+        rows: Where the rows go.
+        look_up: Returns the last versions of paths that have one.
+        reporter: Is told how far it is.
+        on_problem: Called with kind, path and message.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        chunking: Chunking,
+        writer: ContentWriter,
+        readers: Readers,
+        recorder: Recorder,
+        rows: Spool,
+        look_up: Callable[[Sequence[bytes]], Known],
+        reporter: Reporter,
+        on_problem: Callable[[str, bytes, str], None],
+    ) -> None:
+        self._source = source
+        self._readers = readers
+        self._recorder = recorder
+        self._rows = rows
+        self._look_up = look_up
+        self._reporter = reporter
+        self._problem = on_problem
+        self._saver = FileSaver(source, writer, chunking, on_problem, self.report_reading)
+        self._windows: Deque[Window] = deque()
+        self._links: dict[tuple[int, int], SavedFile] = {}
+        self._following: dict[tuple[int, int], list[tuple[Window, int]]] = {}  # waiting for another path of their inode
+        self._done_files = 0
+
+    def new_window(self) -> Window:
+        """Return an empty window, behind those there are."""
+        self._windows.append(Window())
+        return self._windows[-1]
+
+    def submit_early(self, window: Window) -> None:
+        """Have the file that was added last read at once if it needs no neighbours: something for helpers to do."""
+        if self._readers.started and LARGE_FILE < window.sizes[-1] <= MOST_BYTES:
+            self._submit(window, (window.withdraw(),))
+            self._take_found(wait=False)
+
+    def store(self, window: Window) -> None:
+        """Read the files of a window, and set the rows of all its entries aside for the commit.
+
+        Where helpers read they are still at it afterwards.
+        """
+        for batch in _batches(window.others):
+            entries = [window.entry(position) for position in batch]
+            known = self._known(entries)
+            for position, entry in zip(batch, entries):
+                window.finish(position, self._record_special(entry.path, entry.status, known))
+        away = [position for position in window.files if window.sizes[position] <= MOST_BYTES]
+        if self._readers.start(len(away), sum(window.sizes[position] for position in away)):
+            self._submit(window, window.by_likeness(away))
+            here = [position for position in window.files if window.sizes[position] > MOST_BYTES]
+        else:
+            here = list(window.files)
+        for batch in _batches(window.by_likeness(here)):
+            known = self._known([window.entry(position) for position in batch])
+            for position in batch:
+                self._read_here(window, position, known)
+                self._take_found(wait=False)
+        # Walk on while the helpers have enough to do, but not before most is done: what waits takes memory.
+        while self._readers.unfinished > _WAITING:
+            self._take_found(wait=True)
+        self._collect_windows()
+
+    def _submit(self, window: Window, positions: Sequence[int]) -> None:
+        """Have files of a window read by helpers."""
+        leading = array("I")
+        for position in positions:
+            if position in window.linked:  # one path of an inode is read
+                status = window.entry(position).status
+                inode = (status.st_dev, status.st_ino)
+                if inode in self._following:
+                    self._following[inode].append((window, position))
+                    window.unread += 1
+                    continue
+                if inode in self._links:
+                    self._read_here(window, position)
+                    continue
+                self._following[inode] = []
+            leading.append(position)
+        window.unread += len(leading)
+        self._readers.submit(window, leading)
+
+    def _known(self, entries: Sequence[Entry]) -> Known:
+        """Return the last versions of entries."""
+        paths = [entry.path for entry in entries if entry.first is not None]
+        return self._look_up(paths) if paths else {}
+
+    def _read_here(self, window: Window, position: int, known: Optional[Known] = None) -> None:
+        """Read a file in this process, and record it."""
+        entry = window.entry(position)
+        path, status, _ = entry
+        self._done_files += 1
+        self.report_reading(path)
+        outcome: Union[SavedFile, OSError, FileChangedError, None] = None
+        if status.st_nlink > 1:
+            outcome = self._links.get((status.st_dev, status.st_ino))
+        if outcome is None:
+            try:
+                outcome = self._saver.save(path, status)
+            except (OSError, FileChangedError) as exc:
+                outcome = exc
+        window.finish(position, self._record(path, outcome, self._known([entry]) if known is None else known))
+
+    def _take_found(self, *, wait: bool) -> None:
+        """Record files that helpers have read."""
+        found = self._readers.found(wait=wait)
+        if not found:
+            return
+        entries = [file.window.entry(file.position) for file in found]
+        known = self._known(entries)
+        for (window, position, outcome), (path, status, _) in zip(found, entries):
+            window.unread -= 1
+            self._done_files += 1
+            self.report_reading(path)
+            if isinstance(outcome, Content):
+                outcome = SavedFile(status, outcome, 0, None)
+            window.finish(position, self._record(path, outcome, known))
+            if status.st_nlink > 1:
+                for other, waiting in self._following.pop((status.st_dev, status.st_ino)):
+                    other.unread -= 1
+                    self._read_here(other, waiting)
+
+    def _record(
+        self, path: bytes, outcome: Union[SavedFile, OSError, FileChangedError], known: Known
+    ) -> Optional[VersionRow]:
+        """Record a regular file, by what became of its bytes."""
+        if isinstance(outcome, SavedFile):
+            status, (size, digest, ordinal), sparse, xattrs = outcome
+            if status.st_nlink > 1:  # of what was opened: another file may have taken the name meanwhile
+                self._links[status.st_dev, status.st_ino] = outcome
+            return self._recorder.record(path, b"f", status, known, size, digest, ordinal, sparse, None, None, xattrs)
+        gone = isinstance(outcome, OSError) and outcome.errno == errno.ENOENT
+        if isinstance(outcome, FileChangedError):
+            self._problem("changed-kind", path, str(outcome))
+        elif not gone:
+            self._problem("unreadable", path, f"cannot be read: {outcome.strerror or outcome}")
+        self._recorder.lose(path, known, gone=gone)
+        return None
+
+    def finish(self) -> None:
+        """Wait until everything was read and is with the writer."""
+        while self._readers.unfinished:
+            self._take_found(wait=True)
+        self._collect_windows()
+        self._readers.finish()
+        for finding in self._readers.findings:
+            self._problem(*finding)
+
+    def _collect_windows(self) -> None:
+        """Set the rows of windows that were read aside for the commit."""
+        while self._windows and not self._windows[0].unread:
+            self._rows.extend(self._windows.popleft().rows())
+
+    def _record_special(self, path: bytes, status: Status, known: Known) -> Optional[VersionRow]:
+        """Record a directory, symlink, FIFO, socket or device: everything that has no bytes."""
+        kind = kind_of(status.st_mode)
+        if kind is None:
+            self._problem("unsupported", path, "is of a kind that cannot be saved")
+            self._recorder.lose(path, known, gone=False)
+            return None
+        try:
+            target = self._source.read_link(path) if kind == b"l" else None
+            xattrs = read_xattrs(self._source.unfollowed(path))
+        except OSError as exc:
+            if exc.errno in (errno.EINVAL, errno.ENOTDIR):
+                self._problem("changed-kind", path, "became another kind of file while the tree was walked")
+            elif exc.errno != errno.ENOENT:
+                self._problem("unreadable", path, f"cannot be read: {exc.strerror}")
+            self._recorder.lose(path, known, gone=exc.errno == errno.ENOENT)
+            return None
+        rdev = status.st_rdev if kind in b"cb" else None
+        return self._recorder.record(path, kind, status, known, rdev=rdev, target=target, xattrs=xattrs)
+
+    @property
+    def read_bytes(self) -> int:
+        """Bytes read so far."""
+        return self._saver.read_bytes + self._readers.read_bytes
+
+    def report_reading(self, path: bytes = b"") -> None:
+        """Tell how far it is."""
+        if self._reporter.active:
+            self._reporter.report("read", done_files=self._done_files, done_bytes=self.read_bytes, path=path)
+
+
+def _batches(positions: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (positions[begin : begin + _BATCH] for begin in range(0, len(positions), _BATCH))
