@@ -29,8 +29,8 @@ from .window import Window
 
 __all__ = ["MOST_BYTES", "Finding", "Outcome", "ReadFile", "Readers"]
 
-#: Bytes of the largest file that a helper reads, which takes it a second. What is larger is better read by this
-#: process, whose threads hash and compress different pieces of it at once.
+#: Bytes of a file that takes a helper a second. A single one that is larger is better read by this process, whose
+#: threads hash and compress different pieces of it at once.
 MOST_BYTES = 128 << 20
 
 #: Bytes and files that a helper is told of at a time.
@@ -45,9 +45,8 @@ _STRETCH_BYTES = 8 << 20
 _STRETCH_FILES = 1000
 
 #: With fewer files it does not pay to start helpers, which takes each of them 0.1 s; a file takes 0.1 ms, a MiB 8 ms.
-#: Of a few large ones this process's own threads compress several pieces at once.
+#: Of a single large one this process's own threads compress several pieces at once.
 _MANY_FILES = 3000
-_SOME_FILES = 100
 _MANY_BYTES = 64 << 20
 
 #: Kind, path and message of a file that changed while it was read.
@@ -128,7 +127,7 @@ class Readers:
         """Tell whether there are helpers, after starting them if so much is to be read that it pays."""
         wanted = self._wanted
         if wanted is None:
-            pays = files >= _MANY_FILES or (files >= _SOME_FILES and size >= _MANY_BYTES)
+            pays = files >= _MANY_FILES or (files > 1 and size >= _MANY_BYTES)
             wanted = helpers_for(self._most) if pays else 0
         if wanted and not self._helpers:
             self._helpers = start_helpers(

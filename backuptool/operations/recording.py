@@ -55,14 +55,12 @@ class Recorder:
         """Take note of an entry of the walk: the first one of a file system is where that begins."""
         self._devices.setdefault(status.st_dev, path)
 
-    def keep(self, kind: bytes, size: int) -> None:
-        """Count an entry that is as the catalog has it."""
-        if kind == b"d":
-            self.directories += 1
-        else:
-            self.files += 1
-            self.unchanged += 1
-            self.size += size
+    def keep(self, directories: int, files: int, size: int) -> None:
+        """Count entries that are as the catalog has them."""
+        self.directories += directories
+        self.files += files
+        self.unchanged += files
+        self.size += size
 
     def end(self, version: FileVersion, first: int) -> None:
         """End a version: its path is gone, or has another one."""

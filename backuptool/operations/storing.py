@@ -93,10 +93,12 @@ class Storing:
             known = self._known(entries)
             for position, entry in zip(batch, entries):
                 window.finish(position, self._record_special(entry.path, entry.status, known))
-        away = [position for position in window.files if window.sizes[position] <= MOST_BYTES]
+        here = [position for position in window.files if window.sizes[position] > MOST_BYTES]
+        if len(here) > 1:
+            here = []  # each is read by one helper, but several at once
+        away = sorted(set(window.files).difference(here))
         if self._readers.start(len(away), sum(window.sizes[position] for position in away)):
             self._submit(window, window.by_likeness(away))
-            here = [position for position in window.files if window.sizes[position] > MOST_BYTES]
         else:
             here = list(window.files)
         for batch in _batches(window.by_likeness(here)):

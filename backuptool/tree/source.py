@@ -92,6 +92,7 @@ class Source:
         limit = exclusions.larger_than
         inodes = {inode for _, inode in left_out}
         parents = {(device, inode) for device, inode, _ in left_out_names}
+        listed = os.DirEntry
         yield b"", self.status
         stack = [self._list(b"", None, self.status, exclusions, on_error)]
         try:
@@ -110,7 +111,7 @@ class Source:
                             break
                         continue
                     try:
-                        status = entry.stat(follow_symlinks=False) if isinstance(entry, os.DirEntry) else _known(entry)
+                        status = entry.stat(follow_symlinks=False) if isinstance(entry, listed) else _known(entry)
                     except OSError as exc:
                         if exc.errno != errno.ENOENT:
                             on_error(prefix + name, exc)
