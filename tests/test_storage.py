@@ -1337,6 +1337,18 @@ def test_contents_are_read_ahead(database: Database) -> None:
         assert [reader.read(place) for place in reversed(places)] == pieces[::-1]
 
 
+def test_what_is_expected_no_more_is_not_kept(database: Database) -> None:
+    pieces = [noise(MIB, number) for number in range(12)]
+    store(database, *pieces)
+    places = [location(database, piece) for piece in pieces]
+    with ContentReader(database) as reader:
+        for begin in (0, 4, 8):
+            reader.forget()
+            reader.expect(places[begin : begin + 4])
+        assert len(reader._packs._plans) == 1
+        assert [reader.read(place) for place in places] == pieces
+
+
 def test_damage_is_noticed_when_read_ahead(database: Database) -> None:
     pieces = [noise(MIB, number) for number in range(8)]
     store(database, *pieces)

@@ -7,6 +7,7 @@ right bytes the content reader's, and having much of it done by other processes 
 from __future__ import annotations
 
 import errno
+import marshal
 import os
 import stat
 import time
@@ -37,6 +38,9 @@ _Step = Callable[[CatalogFile], None]
 
 #: Large files, and further paths of files that are being written, that may wait.
 _PUT_OFF = 2000
+
+#: Packs whose files are taken out of the window at a time where this process writes them: a file takes about a KB then.
+_AT_ONCE = 16
 
 #: For an inode of which no path was restored.
 _UNKNOWN = (b"", False)
@@ -96,7 +100,7 @@ class _Restore:
         self._findings = Findings(snapshot.id)
         self._problem = self._findings.problem
         self._writing = Writing(options.helpers, options.most_helpers)
-        self._gathering: Gathering[Union[Order, CatalogFile]] = Gathering()
+        self._gathering: Gathering[Union[bytes, CatalogFile]] = Gathering()
         self._large: list[CatalogFile] = []  # files of many packs
         self._firsts: dict[bytes, CatalogFile] = {}  # by path, those with more paths that a helper is writing
         self._further: list[CatalogFile] = []  # those further paths
@@ -183,16 +187,18 @@ class _Restore:
             order = as_order(file)
             if self._destination is not None and not self._options.dry_run:
                 self._writing.expect(version.size, self._database, self._destination)
-        return self._gathering.add(pack, order or file)
+        return self._gathering.add(pack, marshal.dumps(order) if order else file)  # as bytes it takes half the room
 
-    def _restore_gathered(self, packs: Sequence[Sequence[Union[Order, CatalogFile]]]) -> None:
+    def _restore_gathered(self, packs: Sequence[Sequence[Union[bytes, CatalogFile]]]) -> None:
         """Restore files whose contents are each in one pack, pack by pack, or have helpers do it."""
         if not self._writing.active:
-            files = [[item if isinstance(item, CatalogFile) else as_file(item) for item in items] for items in packs]
-            if not self._options.dry_run:
-                self._reader.expect(content for group in files for _, content in group if content is not None)
-            for group in files:
-                self._restore_files(group)
+            for begin in range(0, len(packs), _AT_ONCE):
+                groups = [[_unpacked(item) for item in items] for items in packs[begin : begin + _AT_ONCE]]
+                if not self._options.dry_run:
+                    self._reader.forget()
+                    self._reader.expect(content for files in groups for _, content in files if content is not None)
+                for files in groups:
+                    self._restore_files(files)
             return
         for items in packs:
             for item in items:
@@ -200,7 +206,7 @@ class _Restore:
                     self._restore_files([item])
                 else:
                     self._begun += 1
-                    self._have_written(item)
+                    self._have_written(marshal.loads(item))
             self._writing.end_pack()
             self._settle()
             while not self._writing.has_room():
@@ -477,6 +483,10 @@ class _Restore:
         names = ", ".join(self._options.include)
         message = f"nothing in snapshot {self._snapshot.id} matches {names}; paths are relative to the source"
         return [Problem(kind="nothing-found", path="", message=message)]
+
+
+def _unpacked(item: Union[bytes, CatalogFile]) -> CatalogFile:
+    return item if isinstance(item, CatalogFile) else as_file(marshal.loads(item))
 
 
 def _stored_order(file: CatalogFile) -> tuple[int, bytes]:

@@ -262,6 +262,10 @@ class ContentReader:
             if pack is not None
         )
 
+    def forget(self) -> None:
+        """Expect nothing any more: what was not asked for is not kept."""
+        self._packs.forget()
+
     def read(self, location: ContentLocation) -> Bytes:
         """Return the bytes of a content that lies in a pack, or is empty; a view of the pack's, nothing is copied.
 

@@ -214,6 +214,13 @@ class PackReader:
             self._plans.append(_Plan(packs))
             self._read_ahead()
 
+    def forget(self) -> None:
+        """Expect nothing any more: packs that nobody asked for are not kept for later."""
+        for plan in self._plans:
+            for future in plan.coming.values():
+                future.cancel()
+        self._plans.clear()
+
     def pack(self, pack: int) -> UnpackedPack:
         """Return a decompressed pack; a damaged one gives what can be salvaged."""
         unpacked = self._cache.get(pack)
