@@ -188,6 +188,14 @@ def snapshot_watched(
         pool.close()
 
 
+def children() -> List[int]:
+    """The helpers that this process has started and that have not ended; other tests' processes may be there too."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        found += [int(child) for child in (task / "children").read_text().split()]
+    return [child for child in found if b"operations.processes" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
 def as_nobody(function: Callable[[], T]) -> T:
     """Return what a function returns, or raise what it raises, in a process of a user without rights.
 

@@ -11,7 +11,7 @@ from typing import Any, Callable, List, Optional, Set, Tuple
 
 import attrs
 import pytest
-from conftest import entries, noise, restored, snapshot_watched, sql, write, write_tree
+from conftest import children, entries, noise, restored, snapshot_watched, sql, write, write_tree
 from trees import facts, make_every_kind, rsync_differences
 
 from backuptool import ProgressEvent, Repository, SnapshotResult
@@ -55,14 +55,6 @@ def figures(result: SnapshotResult) -> Tuple[object, ...]:
     for name in ("elapsed_seconds", "stored_bytes"):
         values.pop(name)
     return (snapshot.files, snapshot.directories, snapshot.size_bytes, snapshot.distinct_bytes, *values.values())
-
-
-def children() -> List[int]:
-    """The helpers that this process has started and that have not ended."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
-    return [child for child in found if b"operations.processes" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def once(act: Callable[[], object], phase: str) -> Callable[[ProgressEvent], None]:

@@ -14,7 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import attrs
 import pytest
-from conftest import NOBODY, EveryEvent, as_nobody, noise, sql, write
+from conftest import NOBODY, EveryEvent, as_nobody, children, noise, sql, write
 from trees import differences, facts, make_every_kind, mounted, needs_root, program, rsync_differences
 
 from backuptool import Problem, ProgressEvent, Repository, RestoreError, RestoreResult
@@ -89,14 +89,6 @@ def files_below(root: Path) -> Dict[bytes, Tuple[object, ...]]:
 def leftovers(root: Path) -> List[str]:
     """Return the temporary files below a directory."""
     return [str(path) for path in root.rglob(".backuptool-*")]
-
-
-def children() -> List[int]:
-    """Return the helpers that this process has started and that are not ended; other tests leave other processes."""
-    found: List[str] = []
-    for task in Path("/proc/self/task").iterdir():
-        found += (task / "children").read_text().split()
-    return [int(pid) for pid in found if b"backuptool" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 @pytest.fixture(autouse=True)
