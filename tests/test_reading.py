@@ -1,23 +1,33 @@
 from __future__ import annotations
 
+import errno
+import hashlib
 import marshal
 import os
 import pickle
 import random
 import sys
 import threading
+from array import array
 from pathlib import Path
-from typing import Any, Callable, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 import attrs
 import pytest
-from conftest import children, entries, noise, restored, snapshot_watched, sql, write, write_tree
+from conftest import Entry, children, entries, noise, restored, snapshot_watched, sql, write, write_tree
 from trees import facts, make_every_kind, rsync_differences
 
 from backuptool import ProgressEvent, Repository, SnapshotResult
-from backuptool.operations import processes
-from backuptool.operations.processes import Helper, HelperFailedError, start_helpers
+from backuptool.operations import asking, processes
+from backuptool.operations.processes import Channel, Helper, HelperFailedError, start_helpers
+from backuptool.operations.saving import FileSaver
+from backuptool.operations.window import Window
 from backuptool.progress import ProgressCallback
+from backuptool.storage.chunking import CHUNKING
+from backuptool.storage.compression import decompress
+from backuptool.storage.writer import Content, LargeContent
+from backuptool.tree.metadata import encode_xattrs
+from backuptool.tree.source import Source
 
 MIB = 1 << 20
 
@@ -46,6 +56,12 @@ def saved(path: Path, root: Path, helpers: int, callback: ProgressCallback = not
         assert repo.check().problems == ()
     assert sql(path, "SELECT hash FROM contents GROUP BY hash HAVING count(*) > 1") == []
     return result
+
+
+def given_back(path: Path, number: int, out: Path) -> Dict[bytes, Entry]:
+    """What a snapshot is when it was restored."""
+    with Repository(path) as repo:
+        return restored(repo, number, out)
 
 
 def figures(result: SnapshotResult) -> Tuple[object, ...]:
@@ -114,7 +130,7 @@ def test_what_is_stored_already_is_not_stored_again_by_helpers(tmp_path: Path) -
     assert result.new_files > 50
     assert result.changed_files == 4
     assert 0 < result.new_bytes < 1.2 * MIB  # the last chunks of the large files
-    assert restored(Repository(tmp_path / "repo.db"), 2, tmp_path / "out") == entries(root)
+    assert given_back(tmp_path / "repo.db", 2, tmp_path / "out") == entries(root)
 
 
 def test_linked_files_are_read_once_by_helpers(tmp_path: Path) -> None:
@@ -123,7 +139,7 @@ def test_linked_files_are_read_once_by_helpers(tmp_path: Path) -> None:
         os.link(str(root / str(number % 7) / f"{number}.dat"), str(root / f"link{number}"))
     once_read = sum(path.stat().st_size for path in root.rglob("*") if path.is_file() and "link" not in path.name)
     assert saved(tmp_path / "repo.db", root, 2).read_bytes == once_read
-    assert restored(Repository(tmp_path / "repo.db"), 1, tmp_path / "out") == entries(root)
+    assert given_back(tmp_path / "repo.db", 1, tmp_path / "out") == entries(root)
 
 
 def replace_by_symlink(path: Path) -> None:
@@ -206,7 +222,7 @@ def test_file_that_keeps_changing_while_a_helper_reads_is_a_problem(tmp_path: Pa
         ended.set()
         writing.join()
     assert [(problem.kind, problem.path) for problem in result.problems] == [("changed-while-read", "log")]
-    found = restored(Repository(tmp_path / "repo.db"), 1, tmp_path / "out")
+    found = given_back(tmp_path / "repo.db", 1, tmp_path / "out")
     assert (root / "log").read_bytes().startswith(found[b"log"].data)
 
 
@@ -222,7 +238,7 @@ def test_helpers_that_are_killed_lose_nothing(tmp_path: Path) -> None:
     result = saved(tmp_path / "repo.db", root, 2, once(kill, "read"))
     assert len(killed) == 2
     assert figures(result)[:2] == (408, 8)
-    assert restored(Repository(tmp_path / "repo.db"), 1, tmp_path / "out") == entries(root)
+    assert given_back(tmp_path / "repo.db", 1, tmp_path / "out") == entries(root)
 
 
 def message(value: Any) -> bytes:
@@ -254,7 +270,7 @@ def test_what_helpers_fail_to_do_is_done_here(tmp_path: Path, monkeypatch: pytes
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", str(script))
         saved(tmp_path / "repo.db", root, 2)
-    assert restored(Repository(tmp_path / "repo.db"), 1, tmp_path / "out") == entries(root)
+    assert given_back(tmp_path / "repo.db", 1, tmp_path / "out") == entries(root)
 
 
 @pytest.mark.parametrize("executable", ["", None, "/usr/bin/uwsgi", "/nothing/python3"])
@@ -336,6 +352,120 @@ def test_no_more_helpers_work_than_the_caller_allows(
 def test_less_than_no_helper_is_refused() -> None:
     with pytest.raises(ValueError, match="max_helpers must be 0 or more, not -1"):
         Repository("backups.db", max_helpers=-1)
+
+
+# Both ends in one process
+
+
+@attrs.frozen
+class Told:
+    """What the other end was told and answered."""
+
+    packs: List[Tuple[Any, ...]]
+    questions: List[Tuple[Any, ...]]
+
+
+def asked(root: Path, lots: List[List[str]], compression: str) -> Told:
+    """Have lots of files read by the other end, and want everything that it finds."""
+    here, there = os.pipe(), os.pipe()
+    ends = [os.fdopen(number, mode) for number, mode in zip((*here, *there), ("rb", "wb", "rb", "wb"))]
+    helper, ours = processes._Inbox(ends[0], ends[3]), Channel(ends[2], ends[1])  # type: ignore[arg-type]
+    serving = threading.Thread(
+        target=asking.serve, args=(helper, bytes(root), attrs.astuple(CHUNKING), compression), daemon=True
+    )
+    serving.start()
+    window = Window()
+    for lot in lots:
+        packed = []
+        for name in lot:
+            window.add(name.encode(), os.lstat(root / name), None)
+            packed.append(window.packed(len(window) - 1))
+        ours.send(("read", packed))
+    ours.send(("read", []))
+    told = Told([], [])
+    ordinal = 0
+    while True:
+        message = ours.receive()
+        if message is None:
+            break
+        if len(message) == 4:
+            told.packs.append(message)
+            continue
+        told.questions.append(message)
+        ours.send(("keep", list(range(ordinal, ordinal + len(message[0])))))
+        ordinal += len(message[0])
+    serving.join()
+    for end in (ends[1], ends[3], ends[0], ends[2]):  # who writes first: the other side is still reading
+        end.close()
+    return told
+
+
+@pytest.mark.parametrize("compression", ["fast", "max"])
+def test_the_other_end_packs_what_is_wanted(tmp_path: Path, compression: str) -> None:
+    files = {f"{number}": noise(700_000, number) for number in range(9)}
+    files["large"] = noise(5 * MIB, 99)
+    files["empty"] = b""
+    root = write_tree(tmp_path / "tree", files)
+    os.setxattr(root / "0", "user.x", b"1")
+    told = asked(root, [["0", "1", "empty"], ["large"], ["2", "3", "4", "5", "6", "7", "8"]], compression)
+    stored = {}
+    for members, size, codec, data in told.packs:
+        plain = decompress(codec, data, size)
+        offset = 0
+        for number, digest, length in members:
+            stored[number] = plain[offset : offset + length]
+            assert hashlib.sha256(stored[number]).digest() == digest
+            offset += length
+        assert offset == size
+    assert sorted(stored) == list(range(len(stored)))
+    results = [result for question in told.questions for result in question[3]]
+    [(number, digest, size, _, offsets, parts)] = [large for question in told.questions for large in question[2]]
+    assert (digest, size) == (hashlib.sha256(files["large"]).digest(), 5 * MIB)
+    assert b"".join(stored[part] for part in array("q", parts)) == files["large"]
+    assert array("q", offsets)[0] == 0
+    assert results[0][::3] == (0, encode_xattrs({b"user.x": b"1"}))
+    assert results[3][0] == number
+    assert [stored[result] for result in results if isinstance(result, int)] == [
+        files[name] for name in ("1", "empty", "2", "3", "4", "5", "6", "7", "8")
+    ]
+    assert sum(question[5] for question in told.questions) == 9 * 700_000 + 5 * MIB
+
+
+def test_the_other_end_tells_what_it_cannot_read(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "tree", {"gone": b"gone", "link": b"link", "there": b"there"})
+    window = Window()
+    for name in ("gone", "link", "there"):
+        window.add(name.encode(), os.lstat(root / name), None)
+    statuses = [window.entry(position) for position in range(3)]
+    (root / "gone").unlink()
+    replace_by_symlink(root / "link")
+    saver = FileSaver(Source(bytes(root)), _Taker(), CHUNKING, lambda *finding: None, lambda: None)
+    gone, link, there = [asking._read(saver, entry.path, entry.status) for entry in statuses]
+    assert gone == (errno.ENOENT, os.strerror(errno.ENOENT))
+    assert link == "it became another kind of file while the tree was walked"
+    assert there == 7
+
+
+class _Taker:
+    """Takes one small file."""
+
+    def __init__(self) -> None:
+        self._room = memoryview(bytearray(1 << 20))
+
+    def room(self, size: int) -> memoryview:
+        return self._room[:size]
+
+    def add_from_room(self, size: int) -> Content:
+        return Content(size, b"", 7)
+
+    def add(self, data: bytes | memoryview) -> Content:
+        raise AssertionError("nothing else is there")
+
+    def add_large(self, digest: bytes, size: int, parts: LargeContent) -> Content:
+        raise AssertionError("nothing else is there")
+
+    def hash_along(self, hasher: Any, data: bytes, before: Any) -> None:
+        raise AssertionError("nothing else is there")
 
 
 # Processes
