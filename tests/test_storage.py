@@ -7,6 +7,8 @@ import signal
 import sqlite3
 import stat
 import struct
+import subprocess
+import sys
 import threading
 from array import array
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,7 +34,7 @@ from backuptool import (
     SnapshotNotFoundError,
     UnsupportedFormatError,
 )
-from backuptool.storage import catalog
+from backuptool.storage import catalog, schema
 from backuptool.storage.chunking import CHUNKING, LARGE_FILE, Chunking, cut
 from backuptool.storage.compression import RAW, SETTINGS, ZSTD, compress, decompress, salvage
 from backuptool.storage.contents import (
@@ -91,7 +93,7 @@ def test_new_repository_is_what_the_format_says(database: Database) -> None:
     assert database.page_size() == 16384
     assert database.value("PRAGMA auto_vacuum") == 2
     assert database.value("PRAGMA application_id") == APPLICATION_ID == int.from_bytes(b"bkup", "big")
-    assert database.value("PRAGMA user_version") == FORMAT == 1
+    assert database.value("PRAGMA user_version") == FORMAT == 2
     assert database.value("PRAGMA journal_mode") == b"truncate"
     assert database.value("PRAGMA synchronous") == 2
     assert database.value("PRAGMA foreign_keys") == 1
@@ -107,6 +109,86 @@ def test_created_repository_is_opened_the_second_time(tmp_path: Path) -> None:
         first.execute("UPDATE settings SET value = 'first' WHERE name = 'id'")
     with closing(create(tmp_path / "r.db")) as second:
         assert second.value("SELECT value FROM settings WHERE name = 'id'") == b"first"
+
+
+# Earlier formats
+
+
+def old_repository(path: Path, number: int = 1) -> Path:
+    """A repository of an earlier format that holds one snapshot of one file."""
+    write(path.parent / "tree/file", b"old")
+    with Repository(path) as repo:
+        repo.snapshot(path.parent / "tree")
+    with closing(sqlite3.connect(path)) as connection:
+        for text in reversed(schema.statements(number + 1)):
+            kind, name = text.split()[1:3]
+            if kind == "TABLE":
+                connection.execute(f"DROP TABLE {name}")
+        connection.execute(f"PRAGMA user_version={number}")
+    return path
+
+
+def test_earlier_format_is_read_without_being_changed(tmp_path: Path) -> None:
+    path = old_repository(tmp_path / "old.db")
+    before = path.read_bytes()
+    with Repository(path) as repo:
+        assert [snapshot.files for snapshot in repo.list()] == [1]
+        assert repo.check().problems == ()
+        repo.restore(1, tmp_path / "out")
+    assert (tmp_path / "out/file").read_bytes() == b"old"
+    assert path.read_bytes() == before
+
+
+def test_earlier_format_is_upgraded_by_the_first_write_and_holds_what_it_held(tmp_path: Path) -> None:
+    path = old_repository(tmp_path / "old.db")
+    with Repository(path) as other, Repository(path) as repo:
+        assert len(other.list()) == 1  # has the file of the old format open
+        write(tmp_path / "tree/new", b"new")
+        repo.snapshot(tmp_path / "tree")
+        assert repo.check().problems == ()
+        assert [snapshot.files for snapshot in other.list()] == [1, 2]
+        other.prune(1)
+        assert other.check().problems == ()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (FORMAT,)
+        texts = [text for (text,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")]
+        assert set(schema.statements()) <= set(texts)
+
+
+def test_earlier_format_that_several_write_to_at_once_is_upgraded_once(tmp_path: Path) -> None:
+    path = old_repository(tmp_path / "old.db")
+    together = threading.Barrier(4)
+
+    def run(number: int) -> int:
+        with Repository(path) as repo:
+            repo.list()
+            write(tmp_path / f"tree-{number}/file", b"%d" % number)
+            together.wait()
+            return repo.snapshot(tmp_path / f"tree-{number}").snapshot.id
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(run, range(4))) == [2, 3, 4, 5]
+    with Repository(path) as repo:
+        assert repo.check().problems == ()
+
+
+def test_upgrade_that_is_interrupted_leaves_the_earlier_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = old_repository(tmp_path / "old.db")
+    before = path.read_bytes()
+    script = (
+        "import os, sys\n"
+        "from backuptool.storage.database import Database\n"
+        "database = Database.open(sys.argv[1], 1.0)\n"
+        "query = database.query\n"
+        "def until_the_last_statement(sql, *parameters):\n"
+        "    return os._exit(9) if sql.startswith('PRAGMA user_version=') else query(sql, *parameters)\n"
+        "database.query = until_the_last_statement\n"
+        "database.upgrade()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == 9
+    with Repository(path) as repo:
+        assert repo.check().problems == ()
+    assert path.read_bytes() == before
 
 
 def test_empty_file_becomes_a_repository_when_one_is_to_be_created(tmp_path: Path) -> None:
@@ -166,9 +248,9 @@ OTHERS: Dict[str, Tuple[Callable[[Path], object], Type[BackuptoolError], str]] =
     "zeros": (lambda path: path.write_bytes(bytes(32768)), NotARepositoryError, "not a backuptool repository"),
     "foreign SQLite": (lambda path: foreign(path, "CREATE TABLE t (x)"), NotARepositoryError, "not a backuptool"),
     "newer format": (
-        lambda path: foreign(path, f"PRAGMA application_id={APPLICATION_ID}", "PRAGMA user_version=2"),
+        lambda path: foreign(path, f"PRAGMA application_id={APPLICATION_ID}", f"PRAGMA user_version={FORMAT + 1}"),
         UnsupportedFormatError,
-        "has format 2, and this version knows formats up to 1",
+        f"has format {FORMAT + 1}, and this version knows formats up to {FORMAT}",
     ),
     "no format": (
         lambda path: foreign(path, f"PRAGMA application_id={APPLICATION_ID}", "CREATE TABLE t (x)"),
@@ -202,7 +284,7 @@ def test_newer_format_tells_both_numbers(tmp_path: Path) -> None:
     OTHERS["newer format"][0](tmp_path / "r.db")
     with pytest.raises(UnsupportedFormatError) as caught:
         Database.open(str(tmp_path / "r.db"), 1.0)
-    assert (caught.value.found, caught.value.supported) == (2, 1)
+    assert (caught.value.found, caught.value.supported) == (FORMAT + 1, FORMAT)
 
 
 def test_missing_file_is_not_created_by_reading(tmp_path: Path) -> None:

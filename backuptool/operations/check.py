@@ -20,7 +20,10 @@ from .recounting import Recount, text_of
 
 __all__ = ["check"]
 
-_TABLES = ("settings", "sources", "snapshots", "files", "contents", "parts", "pruned")
+_TABLES = (
+    *("settings", "sources", "snapshots", "files", "contents", "parts", "pruned"),
+    *("bases", "pins", "changes", "drills"),
+)
 
 
 def check(database: Database, *, quick: bool, reporter: Reporter, most_helpers: Optional[int] = None) -> CheckResult:

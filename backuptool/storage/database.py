@@ -25,9 +25,9 @@ from ..errors import (
     RepositoryNotWritableError,
     UnsupportedFormatError,
 )
-from .schema import APPLICATION_ID, DDL, FORMAT, PAGE_SIZE
+from .schema import APPLICATION_ID, FORMAT, PAGE_SIZE, statements
 
-__all__ = ["Database"]
+__all__ = ["Database", "FormatChangedError"]
 
 #: WITHOUT ROWID, partial indexes and expression indexes work since 3.9; 3.24 is what CPython 3.8 was built with.
 _OLDEST_SQLITE = (3, 24, 0)
@@ -43,11 +43,16 @@ _CACHE_KIB = 4096
 _PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 
 
+class FormatChangedError(Exception):
+    """Another process has upgraded the file; it must be opened again."""
+
+
 class Database:
     """An open repository file. Statements of several threads run one after the other; transactions are one thread's.
 
     Attributes:
         path: The file, as an absolute path.
+        format: Of the file, when it was opened or upgraded.
     """
 
     def __init__(self, path: str, connection: sqlite3.Connection) -> None:
@@ -55,6 +60,7 @@ class Database:
         self._connection = connection
         self._identity = _identity(path)
         self._guard = threading.RLock()
+        self.format = 0
 
     def same_file(self) -> bool:
         """Tell whether the path still names the file that this connection has open."""
@@ -118,7 +124,7 @@ class Database:
         with self.transaction():
             if self.query("SELECT 1 FROM sqlite_master LIMIT 1"):
                 return  # another process was faster
-            for statement in _statements():
+            for statement in statements():
                 self.execute(statement)
             self.executemany("INSERT INTO settings VALUES (?, ?)", settings)
             self.query(f"PRAGMA application_id={APPLICATION_ID}")
@@ -140,6 +146,7 @@ class Database:
                 f"{self.path} is an SQLite database, but not a backuptool repository; name another file", self.path
             )
         found = self.value("PRAGMA user_version")
+        self.format = found
         if not 1 <= found <= FORMAT:
             raise UnsupportedFormatError(
                 f"{self.path} has format {found}, and this version knows formats up to {FORMAT}: "
@@ -150,12 +157,34 @@ class Database:
             )
         # A trigger, view or generated column of a forged file would run code of its own. Nothing but the exact text
         # of the format passes.
-        if _schema_rows(self._connection, self.path) != _expected_schema():
+        if _schema_rows(self._connection, self.path) != _expected_schema(found):
             raise CorruptionError(
                 f"the tables of {self.path} are not those of format {found}: the file is damaged or was tampered with; "
                 "restore it from a copy",
                 self.path,
             )
+        # What later formats keep in tables of their own is not there: empty ones of this connection stand for it.
+        for statement in statements(found + 1):
+            self.execute(statement.replace("CREATE TABLE ", "CREATE TEMP TABLE ", 1))
+
+    def same_format(self) -> bool:
+        """Tell whether the file still has the format that it had when it was opened."""
+        return bool(self.value("PRAGMA user_version") == self.format)
+
+    def upgrade(self) -> None:
+        """Give a file of an earlier format the tables that it lacks; what is in it stays as it is.
+
+        Whatever happens meanwhile, it has either format. Other connections are told by :meth:`same_format`.
+        """
+        with self.transaction():
+            if self.value("PRAGMA user_version") != self.format:
+                raise FormatChangedError  # by another process
+            for name in _tables(self.format + 1):
+                self.execute(f"DROP TABLE temp.{name}")
+            for statement in statements(self.format + 1):
+                self.execute(statement)
+            self.query(f"PRAGMA user_version={FORMAT}")
+        self.format = FORMAT
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Run a statement and return all its rows; no cursor stays open to hold a lock."""
@@ -353,9 +382,9 @@ def _uri_path(path: str) -> str:
     return quote(os.fsencode(path))
 
 
-@lru_cache(maxsize=1)
-def _statements() -> tuple[str, ...]:
-    return tuple(text.strip() for text in DDL.split(";\n") if text.strip())
+def _tables(first: int) -> list[str]:
+    """Return the names of the tables that a format and those after it add."""
+    return [statement.split()[2] for statement in statements(first) if statement.startswith("CREATE TABLE ")]
 
 
 def _schema_rows(connection: sqlite3.Connection, path: str = "") -> list[Any]:
@@ -365,12 +394,12 @@ def _schema_rows(connection: sqlite3.Connection, path: str = "") -> list[Any]:
         raise _translate(exc, path) from exc
 
 
-@lru_cache(maxsize=1)
-def _expected_schema() -> list[Any]:
+@lru_cache(maxsize=None)
+def _expected_schema(number: int) -> list[Any]:
     connection = sqlite3.connect(":memory:")
     try:
         connection.text_factory = bytes
-        for statement in _statements():
+        for statement in statements(1, number):
             connection.execute(statement)
         return _schema_rows(connection)
     finally:

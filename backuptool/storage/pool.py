@@ -10,9 +10,10 @@ import threading
 from contextlib import contextmanager
 from typing import Iterator
 
-from ..errors import RepositoryNotWritableError
+from ..errors import BackuptoolError, RepositoryNotWritableError
 from .chunking import CHUNKING
-from .database import Database
+from .database import Database, FormatChangedError
+from .schema import FORMAT
 
 __all__ = ["ConnectionPool"]
 
@@ -46,24 +47,41 @@ class ConnectionPool:
 
     @contextmanager
     def writing(self, *, create: bool = False) -> Iterator[Database]:
-        """Lend a connection to a repository that can be written to; with create, make it if there is none."""
-        database = self._take()
-        if database is None:
-            if create:
-                database = Database.create(self.path, self._lock_timeout, _settings())
-            else:
-                database = Database.open(self.path, self._lock_timeout)
+        """Lend a connection to a repository that can be written to; with create, make it if there is none.
+
+        A repository of an earlier format becomes one of this format.
+        """
+        database = self._writable(create)
         with self._lend(database):
-            if not os.access(self.path, os.W_OK):
-                raise RepositoryNotWritableError(
-                    f"the repository {self.path} is read-only; list, check and restore work, "
-                    "for the rest make it writable",
-                    self.path,
-                )
             try:
                 yield database
             finally:
                 database.drop_journal()
+
+    def _writable(self, create: bool) -> Database:
+        """Return a connection to a repository of this format."""
+        while True:
+            database = self._take() or self._open(create)
+            try:
+                if not os.access(self.path, os.W_OK):
+                    raise RepositoryNotWritableError(
+                        f"the repository {self.path} is read-only; list, check and restore work, "
+                        "for the rest make it writable",
+                        self.path,
+                    )
+                if database.format < FORMAT:
+                    database.upgrade()
+                return database
+            except FormatChangedError:
+                database.close()  # and open it as what it is now
+            except BaseException:
+                database.close()
+                raise
+
+    def _open(self, create: bool) -> Database:
+        if create:
+            return Database.create(self.path, self._lock_timeout, _settings())
+        return Database.open(self.path, self._lock_timeout)
 
     def close(self) -> None:
         """Close every idle connection; one that is lent is closed when it comes back."""
@@ -78,10 +96,15 @@ class ConnectionPool:
         self._forget_parent()
         with self._guard:
             database = self._idle.pop() if self._idle else None
-        if database is not None and not database.same_file():
-            database.close()
+        if database is None:
             return None
-        return database
+        try:
+            if database.same_file() and database.same_format():
+                return database
+        except BackuptoolError:
+            pass  # whatever is wrong is told by opening it again
+        database.close()
+        return None
 
     @contextmanager
     def _lend(self, database: Database) -> Iterator[None]:

@@ -5,18 +5,22 @@ Owns the text of the schema and the numbers that identify the format. How it is 
 
 from __future__ import annotations
 
-__all__ = ["APPLICATION_ID", "DDL", "FORMAT", "PAGE_SIZE"]
+from functools import lru_cache
+
+__all__ = ["ADDED", "APPLICATION_ID", "DDL", "FORMAT", "PAGE_SIZE", "statements"]
 
 #: In the header of the SQLite file, offset 68: "bkup" in ASCII.
 APPLICATION_ID = 0x626B7570
 
-#: Version of the format, in the header as user_version.
-FORMAT = 1
+#: Version of the format, in the header as user_version. Each format has the tables of those before it, unchanged, and
+#: some of its own: a file becomes one of the next format when these are added.
+FORMAT = 2
 
 #: Bytes. BLOB inserts run at 1.4 / 1.8 / 1.9 GB/s with 4 / 16 / 64 KiB pages, giving back 300 of 1,000 MB takes 5.9 s
 #: with 4 KiB and 1.6 s with 16 KiB, and 20,000 random keys in an index of 2 M write 148 / 436 / 909 MB.
 PAGE_SIZE = 16384
 
+#: The tables of format 1.
 DDL = """
 CREATE TABLE settings (            -- what was decided when the repository was created
     name   TEXT PRIMARY KEY,
@@ -123,3 +127,56 @@ CREATE VIEW snapshot_files AS      -- what each snapshot holds, for people who w
       JOIN files AS f ON f.source = s.source AND f.first <= s.id AND (f.last IS NULL OR f.last >= s.id)
       LEFT JOIN contents AS c ON c.id = f.content;
 """
+
+#: What a format adds to the one before it.
+ADDED = {
+    2: """
+CREATE TABLE bases (               -- packs that were compressed with the bytes of another one as dictionary
+    pack  INTEGER PRIMARY KEY REFERENCES packs,
+    base  INTEGER NOT NULL REFERENCES packs   -- has no base itself
+);
+
+CREATE INDEX bases_base ON bases (base);
+
+CREATE TABLE pins (                -- snapshots that are removed only after they were unpinned
+    snapshot   INTEGER PRIMARY KEY REFERENCES snapshots,
+    pinned_ns  INTEGER NOT NULL,   -- ns since 1970 UTC
+    digest     BLOB NOT NULL       -- SHA-256 of this row, 32 bytes
+);
+
+CREATE TABLE changes (             -- what each snapshot changed against the one before it of its source
+    snapshot         INTEGER PRIMARY KEY REFERENCES snapshots,
+    new_files        INTEGER NOT NULL,
+    changed_files    INTEGER NOT NULL,
+    unchanged_files  INTEGER NOT NULL,
+    removed_files    INTEGER NOT NULL,
+    new_size         INTEGER NOT NULL,  -- bytes of contents that the repository did not have
+    stored_size      INTEGER NOT NULL,  -- bytes that these took in packs
+    digest           BLOB NOT NULL      -- SHA-256 of this row, 32 bytes
+);
+
+CREATE TABLE drills (              -- when snapshots were restored for proof
+    id           INTEGER PRIMARY KEY,
+    source       INTEGER NOT NULL REFERENCES sources,
+    snapshot     INTEGER NOT NULL, -- its number; it may have been pruned since
+    finished_ns  INTEGER NOT NULL, -- ns since 1970 UTC
+    files        INTEGER NOT NULL, -- restored and compared
+    size         INTEGER NOT NULL, -- bytes of these files
+    failed       INTEGER NOT NULL, -- files that did not come back as they were saved
+    complete     INTEGER NOT NULL, -- 1 if all files of the snapshot were restored, 0 if a sample was
+    digest       BLOB NOT NULL     -- SHA-256 of this row, 32 bytes
+);
+"""
+}
+
+
+@lru_cache(maxsize=None)
+def statements(first: int = 1, last: int = FORMAT) -> tuple[str, ...]:
+    """Return the statements that make the tables of some formats, in order.
+
+    Args:
+        first: The lowest of these formats.
+        last: The highest.
+    """
+    texts = [DDL if number == 1 else ADDED[number] for number in range(first, last + 1)]
+    return tuple(part.strip() for text in texts for part in text.split(";\n") if part.strip())
