@@ -42,8 +42,9 @@ compress(b"imports the zstd module")
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
     """Leave the tests that take minutes out, unless markers were asked for."""
     if not config.option.markexpr:
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("long")])
-        items[:] = [item for item in items if not item.get_closest_marker("long")]
+        late = {item for item in items if item.get_closest_marker("long") or item.get_closest_marker("reliability")}
+        config.hook.pytest_deselected(items=[item for item in items if item in late])
+        items[:] = [item for item in items if item not in late]
 
 
 def noise(size: int, seed: int = 0) -> bytes:
