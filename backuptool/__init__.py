@@ -10,6 +10,9 @@
 ...     assert repo.check().ok
 """
 
+import importlib
+import typing
+
 from .errors import (
     BackuptoolError,
     ContentCorruptError,
@@ -29,20 +32,14 @@ from .errors import (
 )
 from .progress import ProgressCallback, ProgressEvent
 from .repository import DEFAULT_MAX_FILE_SIZE, Repository
-from .results import (
-    CheckResult,
-    Compression,
-    OverwritePolicy,
-    Problem,
-    PruneResult,
-    RestoreResult,
-    SkippedFile,
-    Snapshot,
-    SnapshotList,
-    SnapshotResult,
-    format_size,
-    printable,
-)
+
+if typing.TYPE_CHECKING:
+    from .results.check import CheckResult
+    from .results.presentation import Result, format_size, printable
+    from .results.problem import Problem
+    from .results.prune import PruneResult
+    from .results.restore import OverwritePolicy, RestoreResult
+    from .results.snapshot import Compression, SkippedFile, Snapshot, SnapshotList, SnapshotResult
 
 __version__ = "0.1.0"
 
@@ -68,6 +65,7 @@ __all__ = [
     "RepositoryNotWritableError",
     "RestoreError",
     "RestoreResult",
+    "Result",
     "SkippedFile",
     "Snapshot",
     "SnapshotList",
@@ -80,3 +78,25 @@ __all__ = [
     "format_size",
     "printable",
 ]
+
+#: Where the names are that are imported when they are first used: listing snapshots needs two of them.
+_HOMES = {
+    "results.check": ("CheckResult",),
+    "results.presentation": ("Result", "format_size", "printable"),
+    "results.problem": ("Problem",),
+    "results.prune": ("PruneResult",),
+    "results.restore": ("OverwritePolicy", "RestoreResult"),
+    "results.snapshot": ("Compression", "SkippedFile", "Snapshot", "SnapshotList", "SnapshotResult"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOMES.items():
+        if name in names:
+            value = globals()[name] = getattr(importlib.import_module(f".{module}", __name__), name)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> "list[str]":
+    return sorted({*globals(), *__all__})

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Iterable, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterable, Optional, Sequence, Union
 
 from .progress import ProgressCallback, Reporter
-from .results import CheckResult, Compression, OverwritePolicy, PruneResult, RestoreResult, SnapshotList, SnapshotResult
 from .storage.pool import ConnectionPool
+
+if TYPE_CHECKING:
+    from .results.check import CheckResult
+    from .results.prune import PruneResult
+    from .results.restore import OverwritePolicy, RestoreResult
+    from .results.snapshot import Compression, SnapshotList, SnapshotResult
 
 __all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository"]
 

@@ -5,7 +5,8 @@ import argparse
 import pytest
 
 from backuptool import DEFAULT_MAX_FILE_SIZE
-from backuptool.arguments import build_parser, parse_size
+from backuptool.commands.arguments import parse_size
+from backuptool.commands.parser import build_parser
 
 
 def parse(*arguments: str) -> argparse.Namespace:

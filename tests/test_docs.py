@@ -28,8 +28,8 @@ import attrs
 import pytest
 
 import backuptool
-from backuptool.arguments import build_parser
-from backuptool.results import Result
+from backuptool.commands.parser import build_parser
+from backuptool.results.presentation import Result
 from backuptool.storage import chunking, compression, packs, schema
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -366,8 +366,10 @@ def test_every_method_and_option_of_the_repository_is_in_the_api_page() -> None:
     "kind",
     [
         kind
-        for kind in vars(backuptool).values()
-        if isinstance(kind, type) and (issubclass(kind, Result) or kind is backuptool.ProgressEvent)
+        for kind in (getattr(backuptool, name) for name in backuptool.__all__)
+        if isinstance(kind, type)
+        and kind is not Result
+        and (issubclass(kind, Result) or kind is backuptool.ProgressEvent)
     ],
     ids=lambda kind: kind.__name__,
 )

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import pickle
+import pkgutil
 import sqlite3
 import subprocess
 import sys
@@ -59,6 +61,11 @@ def open_files() -> List[str]:
 
 def test_all_names_are_there_once_and_nothing_else_is_public() -> None:
     assert len(set(backuptool.__all__)) == len(backuptool.__all__)
+    assert set(backuptool.__all__) <= set(dir(backuptool))
+    for name in backuptool.__all__:
+        getattr(backuptool, name)  # some are imported now
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        backuptool.nothing  # noqa: B018
     there = {
         name
         for name, value in vars(backuptool).items()
@@ -68,7 +75,18 @@ def test_all_names_are_there_once_and_nothing_else_is_public() -> None:
 
 
 def test_every_error_and_every_result_is_public() -> None:
-    assert set(errors.__all__) | set(results.__all__) <= set(backuptool.__all__)
+    assert set(errors.__all__) <= set(backuptool.__all__)
+    modules = [
+        importlib.import_module(found.name) for found in pkgutil.iter_modules(results.__path__, "backuptool.results.")
+    ]
+    kinds = {
+        name
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, backuptool.Result)
+    }
+    assert "SnapshotResult" in kinds
+    assert kinds <= set(backuptool.__all__)
     assert set(progress.__all__) - {"Reporter", "bar"} <= set(backuptool.__all__)
 
 

@@ -35,7 +35,7 @@ from backuptool import (
 )
 from backuptool.operations.restore import RestoreOptions, restore
 from backuptool.progress import ProgressCallback
-from backuptool.results import OverwritePolicy
+from backuptool.results.restore import OverwritePolicy
 from backuptool.storage.pool import ConnectionPool
 
 POLICIES: Tuple[OverwritePolicy, ...] = ("always", "if-changed", "if-newer", "never")

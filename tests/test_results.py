@@ -25,7 +25,7 @@ from backuptool import (
     format_size,
     printable,
 )
-from backuptool.results import Result
+from backuptool.results.presentation import Result
 
 #: Everything that may not reach a terminal, a page or a JSON parser as it is.
 NASTY = "a<b>&\"'\x1b[31m\n\r\t\x00\x7f\x85\u202e\u2028\\\udcff\U0001f600"

@@ -16,16 +16,13 @@ from backuptool import (
     SnapshotList,
     SnapshotResult,
 )
-from backuptool.text import (
-    check_text,
-    duration,
-    list_text,
-    problem_text,
-    prune_text,
-    restore_text,
-    skipped_text,
-    snapshot_text,
-)
+from backuptool.commands.check import as_text as check_text
+from backuptool.commands.listing import as_text as list_text
+from backuptool.commands.phrases import duration, problem_text
+from backuptool.commands.prune import as_text as prune_text
+from backuptool.commands.restore import as_text as restore_text
+from backuptool.commands.snapshot import as_text as snapshot_text
+from backuptool.commands.snapshot import skipped_text
 
 FIRST = Snapshot(
     id=1,

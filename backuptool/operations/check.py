@@ -13,7 +13,8 @@ import attrs
 
 from ..errors import CorruptionError
 from ..progress import Reporter
-from ..results import CheckResult, Problem
+from ..results.check import CheckResult
+from ..results.problem import Problem
 from ..storage.database import Database
 from .examining import Examination
 from .recounting import Recount, text_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 from typing import Optional
 
-from ..results import Problem
+from ..results.problem import Problem
 
 __all__ = ["Findings"]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from ..results import SnapshotList
+from ..results.snapshot import SnapshotList
 from ..storage.catalog import snapshot_rows
 from ..storage.database import Database
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ..results import OverwritePolicy
+from ..results.restore import OverwritePolicy
 from ..storage.digest import FileVersion
 from ..tree.destination import Destination
 from ..tree.metadata import kind_of

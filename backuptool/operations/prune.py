@@ -15,7 +15,8 @@ import attrs
 
 from ..errors import CorruptionError
 from ..progress import Reporter
-from ..results import Problem, PruneResult
+from ..results.problem import Problem
+from ..results.prune import PruneResult
 from ..storage import catalog
 from ..storage.compression import DEFAULT, SETTINGS, compress
 from ..storage.database import Database

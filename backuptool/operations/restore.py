@@ -18,7 +18,8 @@ import attrs
 
 from ..errors import CorruptionError, RestoreError
 from ..progress import Reporter
-from ..results import OverwritePolicy, Problem, RestoreResult
+from ..results.problem import Problem
+from ..results.restore import OverwritePolicy, RestoreResult
 from ..storage.catalog import CatalogFile, SnapshotRow, files_of, find_snapshot
 from ..storage.contents import Bytes, ContentReader
 from ..storage.database import Database

@@ -15,7 +15,9 @@ import attrs
 
 from ..errors import CorruptionError, RepositoryLockedError
 from ..progress import Reporter
-from ..results import Problem, SkippedFile, SnapshotResult, format_size
+from ..results.presentation import format_size
+from ..results.problem import Problem
+from ..results.snapshot import SkippedFile, SnapshotResult
 from ..storage import catalog
 from ..storage.chunking import Chunking
 from ..storage.compression import DEFAULT, SETTINGS

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NamedTuple,
 import attrs
 
 from ..errors import CorruptionError, SnapshotNotFoundError
-from ..results import Snapshot
+from ..results.snapshot import Snapshot
 from .database import Database
 from .digest import FileVersion, snapshot_digest
 

@@ -1,0 +1,35 @@
+"""The commands: options become one call of the library, and its result becomes text. A module for each command.
+
+Owns which commands there are. Each module has these names:
+
+- ``EXAMPLE``: a command line for its help.
+- ``add_options(parser)``: adds what the command accepts.
+- ``run(repository, options)``: makes the one call, and returns its result.
+- ``as_text(result, *, verbose)``: returns the result as text, or yields it line by line where it may be long.
+
+Printing it, JSON and exit codes are left to ``cli``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["COMMANDS", "load"]
+
+#: What each command does, in the order in which the help names them.
+COMMANDS = {
+    "snapshot": "save the present state of a directory; the first one creates the repository",
+    "list": "show the snapshots and their sizes",
+    "restore": "write a snapshot, or a part of it, into a directory",
+    "prune": "remove snapshots and give back the space that only they use",
+    "check": "verify the repository and name what is damaged; nothing is changed",
+}
+
+#: Where a module is not called as its command.
+_MODULES = {"list": "listing"}
+
+
+def load(command: str) -> Any:
+    """Return the module of a command."""
+    return import_module(f".{_MODULES.get(command, command)}", __name__)

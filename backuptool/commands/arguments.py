@@ -1,0 +1,80 @@
+"""What arguments may be: functions from the text of an argument to its value, for argparse.
+
+Owns how sizes, numbers and paths are written. Which options take them is each command's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+__all__ = ["SEVERAL", "number", "number_of", "parse_size", "path", "reference", "seconds", "size", "size_or_none"]
+
+#: Of an option that may be given several times.
+SEVERAL: dict[str, Any] = {"action": "append", "default": []}
+
+
+def parse_size(size: str) -> int:
+    """Return the bytes that a size like ``10GiB``, ``500M``, ``1.5g`` or ``4096`` stands for.
+
+    ``K``, ``M``, ``G``, ``T``, ``P``, alone or with ``iB``, are powers of 1024; ``KB``, ``MB`` and so on of 1000, as
+    everywhere in GNU coreutils. A fraction of a byte is dropped.
+
+    Raises:
+        ValueError: It is no size.
+    """
+    match = re.fullmatch(r"([0-9]{1,18})(?:\.([0-9]{1,18}))? ?(?:([kmgtp])(i?b)?|b)?", size.strip(), re.IGNORECASE)
+    if match is None:
+        raise ValueError(f"not a size like 4096, 500M or 10GiB: {size!r}")
+    whole, fraction, prefix, suffix = match.group(1), match.group(2) or "", match.group(3), match.group(4) or ""
+    base = 1000 if suffix.lower() == "b" else 1024
+    factor: int = base ** ("kmgtp".index(prefix.lower()) + 1) if prefix else 1
+    scale: int = 10 ** len(fraction)
+    return int(whole + fraction) * factor // scale
+
+
+def path(argument: str) -> str:
+    """Return a path as it was given."""
+    if not argument:  # an unset variable in a script must not come to mean the current directory
+        raise argparse.ArgumentTypeError("an empty path names nothing")
+    return argument
+
+
+def number(argument: str) -> int:
+    """Return the number of a snapshot."""
+    if re.fullmatch("[0-9]{1,18}", argument) is None:
+        raise argparse.ArgumentTypeError(f"not a snapshot number: {argument!r}")
+    return int(argument)
+
+
+def reference(argument: str) -> int | str:
+    """Return the number of a snapshot, or the word ``latest``."""
+    return argument if argument == "latest" else number(argument)
+
+
+def size(argument: str) -> int:
+    """Return the bytes of a size; see :func:`parse_size`."""
+    try:
+        return parse_size(argument)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def size_or_none(argument: str) -> int | None:
+    """Return the bytes of a size, or None for the word ``none``."""
+    return None if argument.lower() == "none" else size(argument)
+
+
+def number_of(argument: str) -> int:
+    """Return a number of 0 or more."""
+    if re.fullmatch(r"[0-9]{1,6}", argument) is None:
+        raise argparse.ArgumentTypeError(f"not a number of 0 or more: {argument!r}")
+    return int(argument)
+
+
+def seconds(argument: str) -> float:
+    """Return a number of seconds."""
+    if re.fullmatch(r"[0-9]{1,6}(\.[0-9]*)?", argument) is None:
+        raise argparse.ArgumentTypeError(f"not a number of seconds: {argument!r}")
+    return float(argument)

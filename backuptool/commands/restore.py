@@ -1,0 +1,76 @@
+"""The command ``restore``."""
+
+from __future__ import annotations
+
+import argparse
+
+from backuptool import Repository, RestoreResult, format_size, printable
+
+from .arguments import SEVERAL, path, reference
+from .phrases import count, details, dry_run_note, duration, problem_count, text_of
+from .process import give_memory_back, wants_bar
+
+__all__ = ["EXAMPLE", "add_options", "as_text", "run"]
+
+EXAMPLE = "backuptool restore --snapshot-number 2 --output-directory /tmp/photos --include /2025/"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command accepts."""
+    option = parser.add_argument
+    option(
+        "--snapshot-number",
+        metavar="N|latest",
+        type=reference,
+        required=True,
+        help="the snapshot, as numbered by list, or the word latest",
+    )
+    made = "where to; it is made if it does not exist"
+    option("--output-directory", metavar="DIRECTORY", type=path, required=True, help=made)
+    several = "this path, or what matches; may be given several times"
+    option("--include", metavar="PATTERN", **SEVERAL, help=f"restore only {several}")
+    option("--exclude", metavar="PATTERN", **SEVERAL, help=f"leave out {several}")
+    option(
+        "--overwrite",
+        choices=("always", "if-changed", "if-newer", "never"),
+        default="if-changed",
+        help="what to do with a file that is there already; if-changed compares size and time (default: %(default)s)",
+    )
+    option("--delete-extra", action="store_true", help="delete what the snapshot does not have")
+    option("--dry-run", action="store_true", help="tell what would be done and write nothing")
+    option("--verify", action="store_true", help="read every file back afterwards and compare it with its hash")
+
+
+def run(repository: Repository, options: argparse.Namespace) -> RestoreResult:
+    """Make the call."""
+    give_memory_back()
+    return repository.restore(
+        options.snapshot_number,
+        options.output_directory,
+        include=options.include,
+        exclude=options.exclude,
+        overwrite=options.overwrite,
+        delete_extra=options.delete_extra,
+        dry_run=options.dry_run,
+        verify=options.verify,
+        progress=wants_bar(options),
+    )
+
+
+def as_text(result: RestoreResult, *, verbose: bool = False) -> str:
+    """Return what restoring did, or would do, in two to six lines."""
+    written = "would be written" if result.dry_run else "written"
+    lines = [
+        f"Snapshot {result.snapshot.id} {'would be restored' if result.dry_run else 'restored'} to "
+        + printable(result.destination),
+        f"  {count(result.restored_files, 'file')} {written}, {format_size(result.written_bytes)}; "
+        f"{count(result.unchanged_files, 'file')} already there; in {duration(result.elapsed_seconds)}",
+    ]
+    if verbose:
+        directories = count(result.restored_directories, "directory", "directories")
+        lines += ["  " + details(result.snapshot), f"  {directories} {written}"]
+    if result.deleted_files:
+        lines.append(f"  {result.deleted_files:,} extra {'would be deleted' if result.dry_run else 'deleted'}")
+    if result.verified_files:
+        lines.append(f"  {count(result.verified_files, 'file')} read back and compared")
+    return text_of(lines + problem_count(result.problems) + dry_run_note(result.dry_run))

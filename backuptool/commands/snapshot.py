@@ -1,0 +1,106 @@
+"""The command ``snapshot``."""
+
+from __future__ import annotations
+
+import argparse
+
+from backuptool import DEFAULT_MAX_FILE_SIZE, Repository, SkippedFile, SnapshotResult, format_size, printable
+
+from .arguments import SEVERAL, path, size, size_or_none
+from .phrases import count, details, duration, problem_count, text_of
+from .process import give_memory_back, wants_bar
+
+__all__ = ["EXAMPLE", "add_options", "as_text", "run", "skipped_text"]
+
+EXAMPLE = "backuptool snapshot --target-directory ~/photos --exclude '*.tmp' --note 'before the move'"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command accepts."""
+    option = parser.add_argument
+    option("--target-directory", metavar="DIRECTORY", type=path, required=True, help="the directory to save")
+    option(
+        "--exclude",
+        metavar="PATTERN",
+        **SEVERAL,
+        help="leave out what matches, as in a .gitignore file; may be given several times",
+    )
+    option(
+        "--exclude-from",
+        metavar="FILE",
+        type=path,
+        **SEVERAL,
+        help="leave out what matches a pattern in this file; may be given several times",
+    )
+    option(
+        "--exclude-if-present",
+        metavar="NAME",
+        **SEVERAL,
+        help="leave out what is in directories that hold a file of this name; may be given several times",
+    )
+    option("--exclude-caches", action="store_true", help="leave out what is in directories with a CACHEDIR.TAG file")
+    option(
+        "--exclude-larger-than",
+        metavar="SIZE",
+        type=size,
+        help="leave out files above this size without naming them (sizes: 4096, 500M, 10GiB)",
+    )
+    option(
+        "--max-file-size",
+        metavar="SIZE|none",
+        type=size_or_none,
+        default=DEFAULT_MAX_FILE_SIZE,
+        help="skip files above this size and name each (default: 1GiB)",
+    )
+    option("--one-file-system", action="store_true", help="save mount points as empty directories")
+    option(
+        "--compression",
+        choices=("fast", "balanced", "max"),
+        default="balanced",
+        help="how hard to compress what is new (default: balanced)",
+    )
+    option("--note", metavar="TEXT", default="", help="free text kept with the snapshot")
+    option("--tag", metavar="TAG", **SEVERAL, help="a word kept with the snapshot; may be given several times")
+    option("--host", metavar="NAME", help="name of the machine (default: its host name)")
+
+
+def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
+    """Make the call."""
+    give_memory_back()
+    return repository.snapshot(
+        options.target_directory,
+        exclude=options.exclude,
+        exclude_from=options.exclude_from,
+        exclude_if_present=options.exclude_if_present,
+        exclude_caches=options.exclude_caches,
+        exclude_larger_than=options.exclude_larger_than,
+        max_file_size=options.max_file_size,
+        one_file_system=options.one_file_system,
+        compression=options.compression,
+        note=options.note,
+        tags=options.tag,
+        host=options.host,
+        progress=wants_bar(options),
+    )
+
+
+def as_text(result: SnapshotResult, *, verbose: bool = False) -> str:
+    """Return what taking a snapshot did, in three or four lines."""
+    snapshot = result.snapshot
+    lines = [
+        f"Snapshot {snapshot.id} saved: {printable(snapshot.source)}",
+        f"  {count(snapshot.files, 'file')}, {format_size(snapshot.size_bytes)}: {result.new_files:,} new, "
+        f"{result.changed_files:,} changed, {result.unchanged_files:,} unchanged, {result.removed_files:,} removed",
+        f"  {format_size(result.read_bytes)} read, {format_size(result.new_bytes)} new, "
+        f"{format_size(result.stored_bytes)} stored, in {duration(result.elapsed_seconds)}",
+    ]
+    if verbose:
+        lines += ["  " + details(snapshot), f"  digest {snapshot.digest}"]
+    if result.skipped_files:
+        lines.append(f"  {count(result.skipped_files, 'file')} skipped because of the size")
+    return text_of(lines + problem_count(result.problems))
+
+
+def skipped_text(skipped: SkippedFile) -> str:
+    """Return a file that was left out because of its size, in one line."""
+    return printable(f"{skipped.path}: {format_size(skipped.size_bytes)}, {skipped.reason}")

@@ -1,0 +1,182 @@
+"""Snapshots, lists of them, and what taking one did."""
+
+from __future__ import annotations
+
+import datetime
+import html
+from typing import Any, Iterator, Literal
+
+import attrs
+
+from .presentation import Result, count, format_size, local_time, printable
+from .problem import Problem, problem_tail
+
+__all__ = ["Compression", "SkippedFile", "Snapshot", "SnapshotList", "SnapshotResult"]
+
+#: How hard a snapshot compresses.
+Compression = Literal["fast", "balanced", "max"]
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class SkippedFile(Result):
+    """A file that was left out because of its size.
+
+    Attributes:
+        path: The file, relative to the source.
+        size_bytes: Its size.
+        reason: The limit that it exceeds, in words.
+    """
+
+    path: str
+    size_bytes: int
+    reason: str
+
+    def _headline(self) -> str:
+        return f"{self.path}: {format_size(self.size_bytes)}, {self.reason}"
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class Snapshot(Result):
+    """The state of one source at one time.
+
+    Attributes:
+        id: Its number; numbers ascend and are never used again.
+        host: Name of the machine it was taken on.
+        source: Absolute path of the directory that was saved.
+        started_ns: When it began, ns since 1970 UTC.
+        finished_ns: When it was committed, ns since 1970 UTC.
+        files: Number of entries that are not directories.
+        directories: Number of directories, the source itself included.
+        size_bytes: Bytes of all its files, each path counted.
+        distinct_bytes: Bytes of the contents that no earlier kept snapshot has, before compression.
+        skipped_files: Number of files left out because of their size.
+        problem_files: Number of files and directories that could not be saved.
+        note: Free text given with it.
+        tags: Words given with it, sorted.
+        digest: Fingerprint of everything it holds, 64 hex digits; ``check`` recomputes it.
+    """
+
+    id: int
+    host: str
+    source: str
+    started_ns: int
+    finished_ns: int
+    files: int
+    directories: int
+    size_bytes: int
+    distinct_bytes: int
+    skipped_files: int = 0
+    problem_files: int = 0
+    note: str = ""
+    tags: tuple[str, ...] = ()
+    digest: str = ""
+
+    @property
+    def time(self) -> datetime.datetime:
+        """When it began, in local time, with the UTC offset."""
+        return local_time(self.started_ns)
+
+    def _derived(self) -> dict[str, Any]:
+        return {"time": self.time.isoformat(timespec="seconds")}
+
+    def _headline(self) -> str:
+        return (
+            f"{self.id} {self.source} {self.time:%Y-%m-%d %H:%M:%S}, {count(self.files, 'file')}, "
+            f"{format_size(self.size_bytes)}, {format_size(self.distinct_bytes)} distinct"
+        )
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class SnapshotList(Result):
+    """The snapshots of a repository, oldest first, and their totals. Iterate over it, index it, take its len().
+
+    Attributes:
+        snapshots: The snapshots that were asked for, by ascending number.
+        size_bytes: Sum of their sizes: what plain copies would take.
+        distinct_bytes: Sum of their distinct sizes; over all snapshots, the bytes kept after deduplication.
+        repository_bytes: Size of the repository file.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    size_bytes: int
+    distinct_bytes: int
+    repository_bytes: int
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        return iter(self.snapshots)
+
+    def __len__(self) -> int:
+        return len(self.snapshots)
+
+    def __getitem__(self, index: int) -> Snapshot:
+        return self.snapshots[index]
+
+    def _headline(self) -> str:
+        return (
+            f"{count(len(self), 'snapshot')}, {format_size(self.size_bytes)} in all, "
+            f"{format_size(self.distinct_bytes)} distinct, repository {format_size(self.repository_bytes)}"
+        )
+
+    def _repr_html_(self) -> str:
+        heads = ("id", "time", "source", "files", "size", "distinct size", "note")
+        head = "".join(f"<th>{name}</th>" for name in heads)
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f"<td style='text-align:left'>{html.escape(printable(text))}</td>"
+                for text in (
+                    str(snapshot.id),
+                    f"{snapshot.time:%Y-%m-%d %H:%M:%S}",
+                    f"{snapshot.host}:{snapshot.source}",
+                    f"{snapshot.files:,}",
+                    format_size(snapshot.size_bytes),
+                    format_size(snapshot.distinct_bytes),
+                    snapshot.note,
+                )
+            )
+            + "</tr>"
+            for snapshot in self
+        )
+        caption = html.escape(self._headline())
+        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class SnapshotResult(Result):
+    """What taking a snapshot did. "Files" are all entries that are not directories.
+
+    Attributes:
+        snapshot: The snapshot as it was committed.
+        new_files: Files that the source's previous snapshot does not have.
+        changed_files: Files whose bytes or metadata differ from the previous snapshot.
+        unchanged_files: Files that are as they were.
+        removed_files: Files of the previous snapshot that are gone.
+        skipped_files: Files left out because of their size; ``skipped`` names each.
+        read_bytes: Bytes read from files.
+        new_bytes: Bytes of contents that the repository did not have, before compression.
+        stored_bytes: Bytes that these contents take in packs, after compression.
+        elapsed_seconds: Wall time.
+        skipped: The files left out because of their size.
+        problems: Files and directories that could not be saved, or changed while they were read.
+    """
+
+    snapshot: Snapshot
+    new_files: int
+    changed_files: int
+    unchanged_files: int
+    removed_files: int
+    skipped_files: int
+    read_bytes: int
+    new_bytes: int
+    stored_bytes: int
+    elapsed_seconds: float
+    skipped: tuple[SkippedFile, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+    def _headline(self) -> str:
+        text = (
+            f"{self.snapshot.id}: {self.new_files:,} new, {self.changed_files:,} changed, "
+            f"{self.unchanged_files:,} unchanged, {self.removed_files:,} removed, "
+            f"{format_size(self.read_bytes)} read, {format_size(self.stored_bytes)} stored"
+        )
+        return text + problem_tail(self.skipped_files, self.problems)
