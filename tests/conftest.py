@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401  (imported early: as another user Python's own files may be unreachable)
+import importlib
 import itertools
 import os
 import pickle
@@ -24,6 +25,7 @@ from backuptool import Repository, SnapshotResult
 from backuptool.operations.snapshot import SnapshotOptions, snapshot
 from backuptool.progress import ProgressCallback, ProgressEvent, Reporter
 from backuptool.storage.compression import compress
+from backuptool.storage.drivers import Driver, default_driver, set_default_driver
 from backuptool.storage.pool import ConnectionPool
 
 T = TypeVar("T")
@@ -37,6 +39,28 @@ OLD_NS = 1_600_000_000 * SECOND_NS
 _stamps = itertools.count(1)
 
 compress(b"imports the zstd module")
+
+#: What opens repositories: name of the driver, and its class in storage.drivers.
+DRIVERS = {"sqlite3": "Sqlite3Driver", "apsw": "ApswDriver"}
+
+
+def make_driver(name: str, **options: Any) -> Driver:
+    """Return a driver; the test is skipped where its library is not installed."""
+    if name != "sqlite3":
+        pytest.importorskip(name)
+    module = importlib.import_module(f"backuptool.storage.drivers.with_{name}")
+    driver: Driver = getattr(module, DRIVERS[name])(**options)
+    return driver
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let everything in this process be run on another SQLite library; helpers and commands keep the default one."""
+    parser.addoption("--driver", choices=sorted(DRIVERS), default="sqlite3", help="what opens repositories")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Use the driver that was asked for."""
+    set_default_driver(make_driver(config.getoption("--driver")))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
@@ -255,6 +279,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     ahead = Clock(3600)
     monkeypatch.setattr(time, "time_ns", ahead)
     return ahead
+
+
+@pytest.fixture(params=sorted(DRIVERS))
+def driver(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each driver in turn; what this process opens meanwhile is opened with it."""
+    before = default_driver()
+    set_default_driver(make_driver(request.param))
+    yield request.param
+    set_default_driver(before)
 
 
 @pytest.fixture

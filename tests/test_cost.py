@@ -52,14 +52,14 @@ def cost_of(repo: Repository, run: Callable[[], object], patch: pytest.MonkeyPat
         return descriptor
 
     with repo._pool.writing() as database:
-        database._connection.set_trace_callback(statements.append)
+        database.trace(statements.append)
     with patch.context() as inner:
         inner.setattr(os, "open", counted)
         before = written()
         run()
         after = written()
     with repo._pool.writing() as database:
-        database._connection.set_trace_callback(None)
+        database.trace(None)
     kinds = tuple(statement.split(" ", 1)[0] for statement in statements)
     return Cost(kinds, sum(map(stat.S_ISREG, opened)), sum(map(stat.S_ISDIR, opened)), after - before)
 

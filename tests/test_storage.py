@@ -67,8 +67,8 @@ def create(path: Path, chunking: Chunking = CHUNKING, lock_timeout: float = 10.0
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """An empty repository."""
+def database(tmp_path: Path, driver: str) -> Iterator[Database]:
+    """An empty repository, on each driver."""
     with closing(create(tmp_path / "backups.db")) as opened:
         yield opened
 
@@ -77,11 +77,11 @@ def database(tmp_path: Path) -> Iterator[Database]:
 def traced(database: Database) -> Iterator[List[str]]:
     """Collect the statements that are run meanwhile."""
     statements: List[str] = []
-    database._connection.set_trace_callback(statements.append)
+    database.trace(statements.append)
     try:
         yield statements
     finally:
-        database._connection.set_trace_callback(None)
+        database.trace(None)
 
 
 # The file

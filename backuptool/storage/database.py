@@ -1,46 +1,37 @@
-"""The one module that imports a SQLite driver: connections, pragmas, transactions, and the driver's errors.
+"""What makes a SQLite file a repository: how it is created and verified, its pragmas, its transactions.
 
-Owns how the file is opened, what makes it a repository, and the translation of every driver exception. What is in the
-tables is left to catalog and contents. Text comes back as bytes: names need not be UTF-8.
+Owns the connection to the file. How SQLite is asked, and what its errors mean, is left to the drivers, and what is in
+the tables to catalog and contents. Text comes back as bytes: names need not be UTF-8.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import sqlite3
 import stat
 import threading
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from typing import Any, Iterable, Iterator, NoReturn, Optional, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional, Sequence
 
 from ..errors import (
     BackuptoolError,
     CorruptionError,
     NotARepositoryError,
     RepositoryError,
-    RepositoryLockedError,
     RepositoryNotFoundError,
     RepositoryNotWritableError,
     UnsupportedFormatError,
 )
+from .drivers import default_driver
 from .schema import APPLICATION_ID, FORMAT, PAGE_SIZE, statements
+
+if TYPE_CHECKING:
+    from .drivers import Connection
 
 __all__ = ["Database", "FormatChangedError"]
 
-#: WITHOUT ROWID, partial indexes and expression indexes work since 3.9; 3.24 is what CPython 3.8 was built with.
-_OLDEST_SQLITE = (3, 24, 0)
-
-#: What the driver raises: its own errors, and two for numbers and messages of a damaged file that Python cannot take.
-_DRIVER_ERRORS = (sqlite3.Error, OverflowError, UnicodeDecodeError)
-
 #: KiB of page cache. 16 MiB instead made a first snapshot of 118,000 files no faster and took 50 MB more.
 _CACHE_KIB = 4096
-
-
-# What means itself in a URI.
-_PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 
 
 class FormatChangedError(Exception):
@@ -55,7 +46,7 @@ class Database:
         format: Of the file, when it was opened or upgraded.
     """
 
-    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+    def __init__(self, path: str, connection: Connection) -> None:
         self.path = path
         self._connection = connection
         self._identity = _identity(path)
@@ -157,7 +148,7 @@ class Database:
             )
         # A trigger, view or generated column of a forged file would run code of its own. Nothing but the exact text
         # of the format passes.
-        if _schema_rows(self._connection, self.path) != _expected_schema(found):
+        if _schema_rows(self._connection) != _expected_schema(found):
             raise CorruptionError(
                 f"the tables of {self.path} are not those of format {found}: the file is damaged or was tampered with; "
                 "restore it from a copy",
@@ -189,10 +180,7 @@ class Database:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Run a statement and return all its rows; no cursor stays open to hold a lock."""
         with self._guard:
-            try:
-                return self._connection.execute(sql, parameters).fetchall()
-            except _DRIVER_ERRORS as exc:
-                self._fail(exc)
+            return self._connection.query(sql, parameters)
 
     def value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """Return the first column of the first row, or None if there is no row."""
@@ -201,37 +189,32 @@ class Database:
 
     def stream(self, sql: str, parameters: Sequence[Any] = (), batch: int = 1024) -> Iterator[Any]:
         """Yield rows as they are found. Holds a read lock until it is exhausted or closed: writers wait."""
-        try:
-            cursor = self._connection.execute(sql, parameters)
-        except _DRIVER_ERRORS as exc:
-            self._fail(exc)
+        with self._guard:
+            batches = self._connection.stream(sql, parameters, batch)
         try:
             while True:
-                try:
-                    rows = cursor.fetchmany(batch)
-                except _DRIVER_ERRORS as exc:
-                    self._fail(exc)
-                if not rows:
+                with self._guard:
+                    rows = next(batches, None)
+                if rows is None:
                     return
                 yield from rows
         finally:
-            cursor.close()
+            with self._guard:
+                batches.close()
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement that changes rows and return how many it changed."""
         with self._guard:
-            try:
-                return self._connection.execute(sql, parameters).rowcount
-            except _DRIVER_ERRORS as exc:
-                self._fail(exc)
+            return self._connection.execute(sql, parameters)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """Run a statement for each row of parameters and return how many rows changed in all."""
         with self._guard:
-            try:
-                return self._connection.executemany(sql, rows).rowcount
-            except _DRIVER_ERRORS as exc:
-                self._fail(exc)
+            return self._connection.executemany(sql, rows)
+
+    def trace(self, callback: Optional[Callable[[str], object]]) -> None:
+        """Call back with the text of each statement that is run, to count them; None ends it."""
+        self._connection.trace(callback)
 
     @contextmanager
     def transaction(self, *, rollback: bool = False) -> Iterator[None]:
@@ -249,7 +232,7 @@ class Database:
                 try:
                     with self._guard:
                         self._connection.execute("ROLLBACK")
-                except sqlite3.Error:
+                except BackuptoolError:
                     # The journal is still there: whoever opens the file next rolls it back. Nothing else may use
                     # this connection.
                     self._connection.close()
@@ -309,9 +292,9 @@ class Database:
         SQLite does so under a lock, and leaves it where another process is writing.
         """
         try:
-            self._connection.execute("PRAGMA journal_mode=DELETE").fetchall()
-            self._connection.execute("PRAGMA journal_mode=TRUNCATE").fetchall()
-        except sqlite3.Error:
+            self.query("PRAGMA journal_mode=DELETE")
+            self.query("PRAGMA journal_mode=TRUNCATE")
+        except BackuptoolError:
             pass  # an empty journal is harmless
 
     def journal_names(self) -> frozenset[tuple[int, int, bytes]]:
@@ -327,9 +310,6 @@ class Database:
         """Close the connection; an open transaction is rolled back."""
         self._connection.close()
 
-    def _fail(self, exc: Exception) -> NoReturn:
-        raise _translate(exc, self.path) from exc
-
 
 def _identity(path: str) -> Optional[tuple[int, int]]:
     try:
@@ -339,26 +319,9 @@ def _identity(path: str) -> Optional[tuple[int, int]]:
     return status.st_dev, status.st_ino
 
 
-def _connect(path: str, lock_timeout: float) -> sqlite3.Connection:
-    if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-        raise RepositoryError(
-            f"SQLite {sqlite3.sqlite_version} is too old; Python must be built with "
-            f"{'.'.join(map(str, _OLDEST_SQLITE))} or newer",
-            path,
-        )
+def _connect(path: str, lock_timeout: float) -> Connection:
+    connection = default_driver().connect(path, lock_timeout)
     try:
-        connection = sqlite3.connect(
-            f"file:{_uri_path(path)}?mode=rw",
-            timeout=lock_timeout,
-            isolation_level=None,
-            check_same_thread=False,  # the pool hands a connection to one thread at a time
-            uri=True,
-            cached_statements=256,
-        )
-    except sqlite3.Error as exc:
-        raise _translate(exc, path) from exc
-    try:
-        connection.text_factory = bytes
         for pragma in (
             "foreign_keys=ON",
             "trusted_schema=OFF",
@@ -367,19 +330,11 @@ def _connect(path: str, lock_timeout: float) -> sqlite3.Connection:
             "cell_size_check=ON",
             f"cache_size=-{_CACHE_KIB}",
         ):
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-    except _DRIVER_ERRORS as exc:
+            connection.query(f"PRAGMA {pragma}")
+    except BaseException:
         connection.close()
-        raise _translate(exc, path) from exc
+        raise
     return connection
-
-
-def _uri_path(path: str) -> str:
-    if _PLAIN.fullmatch(path):
-        return path
-    from urllib.parse import quote  # imported here: few paths need it, and it takes longer than listing snapshots
-
-    return quote(os.fsencode(path))
 
 
 def _tables(first: int) -> list[str]:
@@ -387,18 +342,14 @@ def _tables(first: int) -> list[str]:
     return [statement.split()[2] for statement in statements(first) if statement.startswith("CREATE TABLE ")]
 
 
-def _schema_rows(connection: sqlite3.Connection, path: str = "") -> list[Any]:
-    try:
-        return connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name").fetchall()
-    except _DRIVER_ERRORS as exc:
-        raise _translate(exc, path) from exc
+def _schema_rows(connection: Connection) -> list[Any]:
+    return connection.query("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY type, name")
 
 
 @lru_cache(maxsize=None)
 def _expected_schema(number: int) -> list[Any]:
-    connection = sqlite3.connect(":memory:")
+    connection = default_driver().memory()
     try:
-        connection.text_factory = bytes
         for statement in statements(1, number):
             connection.execute(statement)
         return _schema_rows(connection)
@@ -450,37 +401,3 @@ def _sync_directory(path: str) -> None:
         pass  # some network file systems refuse; the file itself is synced by SQLite
     finally:
         os.close(descriptor)
-
-
-def _translate(exc: Exception, path: str) -> BackuptoolError:
-    """Return this package's error for one of the driver's, by its text: Python 3.8 has no error codes."""
-    text = str(exc)
-    if isinstance(exc, OverflowError):
-        return RepositoryError(f"a number is too large for the repository {path}: {text}", path)
-    if "locked" in text or "busy" in text:
-        return RepositoryLockedError(
-            f"the repository {path} is in use by another process; try again, or wait longer with --lock-timeout "
-            "(lock_timeout= in Python)",
-            path,
-        )
-    if "file is not a database" in text or "file is encrypted" in text:
-        return NotARepositoryError(f"{path} is not a backuptool repository; name another file", path)
-    if "disk is full" in text:
-        return RepositoryNotWritableError(
-            f"no space left for the repository {path}; nothing saved before is lost: free space, and run it again", path
-        )
-    if "readonly" in text:
-        return RepositoryNotWritableError(
-            f"the repository {path} is read-only; list, check and restore work, for the rest make it writable", path
-        )
-    if "unable to open" in text:
-        return RepositoryNotWritableError(
-            f"cannot open the repository {path} or write its journal beside it: "
-            "check the permissions of the file and of its directory",
-            path,
-        )
-    if isinstance(exc, sqlite3.OperationalError) and "disk I/O error" in text:
-        return RepositoryError(f"the medium of the repository {path} reports an I/O error; check the disk", path)
-    if isinstance(exc, sqlite3.ProgrammingError):
-        return RepositoryError(f"the repository {path} was closed", path)
-    return CorruptionError(f"the repository {path} is damaged ({text}); run check to see what is hit", path)
