@@ -27,6 +27,10 @@ class Cost:
     written_bytes: int  # handed to the system, journal included
 
 
+# A fast machine writes a tree and saves it within the tick in which no change time is trusted.
+pytestmark = pytest.mark.usefixtures("clock")
+
+
 @pytest.fixture
 def tmp_path(memory_path: Path) -> Path:
     """Thousands of files are to be written here."""
