@@ -132,7 +132,10 @@ class Database:
 
     def _verify(self) -> None:
         """Refuse whatever is not exactly a repository of this format, before anything in it is used."""
-        if self.value("PRAGMA application_id") != APPLICATION_ID:
+        found = self.value("PRAGMA application_id")
+        if found != APPLICATION_ID:
+            if not found and self.file_bytes() <= PAGE_SIZE and not self.query("SELECT 1 FROM sqlite_master LIMIT 1"):
+                raise _not_yet(self.path)  # the creation was interrupted behind the first page
             raise NotARepositoryError(
                 f"{self.path} is an SQLite database, but not a backuptool repository; name another file", self.path
             )
@@ -368,9 +371,11 @@ def _require_file(path: str) -> None:
     except OSError as exc:
         raise RepositoryError(f"cannot open the repository {path}: {exc.strerror}", path) from exc
     if size == 0:
-        raise RepositoryNotFoundError(
-            f"{path} is an empty file, no repository yet; the first snapshot makes it one", path
-        )
+        raise _not_yet(path)
+
+
+def _not_yet(path: str) -> RepositoryNotFoundError:
+    return RepositoryNotFoundError(f"{path} is an empty file, no repository yet; the first snapshot makes it one", path)
 
 
 def _refuse_other_things(path: str) -> None:

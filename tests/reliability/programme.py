@@ -16,7 +16,10 @@ import attrs
 __all__ = ["ROWS", "Effort", "Figures", "run_row"]
 
 #: Name and module of each row, in the order of the table.
-ROWS: Tuple[Tuple[str, str], ...] = (("clock", "test_clock"),)
+ROWS: Tuple[Tuple[str, str], ...] = (
+    ("kill", "test_kill"),
+    ("clock", "test_clock"),
+)
 
 
 def _nothing(line: str) -> None:

@@ -1,0 +1,281 @@
+"""What is done again and again while something goes wrong, a snapshot, a prune, a restore; and what must hold after it.
+
+Owns the trees, the repositories and the commands, and the examination afterwards. What goes wrong, and when, is up to
+the rows. Everything is made once; each trial works on a copy of what it may change.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable, Dict, List, Sequence, Tuple
+
+import attrs
+from trees import Facts, facts
+
+from backuptool import Repository, RepositoryNotFoundError
+from backuptool.cli import main
+from backuptool.operations import reading, writing
+
+__all__ = ["NAMES", "Scenario", "Trial", "make_scenario"]
+
+#: A user that does not exist.
+_STRANGER = 12345
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    """A command, on what it is run, and what there is before and after it.
+
+    Attributes:
+        name: Of the scenario.
+        place: Where everything lies; what the command may change is in ``template``.
+        arguments: Of the command; ``{trial}`` stands for the trial's directory.
+        again: Of the command that is run afterwards, if this one did it all; the same if there are none.
+        saved: What each snapshot holds that there may be.
+        before, after: Numbers of the snapshots before and after the command.
+        old: What the destination held before, if anything is restored.
+    """
+
+    name: str
+    place: Path
+    arguments: Tuple[str, ...]
+    again: Tuple[str, ...]
+    saved: Dict[int, Facts]
+    before: Tuple[int, ...]
+    after: Tuple[int, ...]
+    old: Facts = attrs.Factory(dict)
+
+    def trial(self, helpers: int = 0) -> Trial:
+        """Return a fresh copy of everything that the command may change."""
+        place = self.place / "trial"
+        if place.exists():
+            shutil.rmtree(str(place))
+        subprocess.run(["cp", "-a", str(self.place / "template"), str(place)], check=True)
+        return Trial(self, place, helpers)
+
+
+@attrs.define
+class Trial:
+    """One run of a scenario's command, and the examination of what came of it.
+
+    Attributes:
+        place: Its directory.
+        helpers: How many processes may work beside the command's own.
+        faults: What broke a promise.
+    """
+
+    scenario: Scenario
+    place: Path
+    helpers: int = 0
+    faults: List[str] = attrs.Factory(list)
+
+    def command(self, again: bool = False) -> Callable[[], int]:
+        """Return the command as a function for a process of its own; what it prints goes into files."""
+        wanted = (again and self.scenario.again) or self.scenario.arguments
+        options = ["--db-path", str(self.place / "backups.db"), "--max-helpers", str(self.helpers)]
+        arguments = [*options, *(argument.format(trial=self.place) for argument in wanted)]
+
+        def run() -> int:
+            for number, name in ((1, "stdout"), (2, "stderr")):
+                descriptor = os.open(str(self.place / name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+            if self.helpers:  # as if there were enough to do for them
+                reading._MANY_FILES, writing._FEW = 1, 0
+            return main(arguments)
+
+        return run
+
+    def printed(self, name: str) -> str:
+        """Return what the last run of the command has printed."""
+        path = self.place / name
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+    def examine(self, what: str) -> Tuple[int, ...]:
+        """Look at what an interrupted command has left: every snapshot that is reported must be what was saved.
+
+        Returns the numbers of the snapshots there are.
+        """
+        scenario = self.scenario
+        listed = self._listed()
+        done = any(word in self.printed("stdout") for word in ("saved:", "Removed", "restored to"))
+        if listed not in (scenario.before, scenario.after) or (done and listed != scenario.after):
+            self._fault(what, f"there are snapshots {listed}, and it had {'' if done else 'not '}said that it was done")
+        self._compare(what, listed)
+        if scenario.old:
+            self._examine_destination(what)
+        return listed
+
+    def finish(self, what: str, listed: Tuple[int, ...]) -> None:
+        """Run the command again as if nothing had happened: it must do what it should, and leave nothing behind."""
+        scenario = self.scenario
+        done = listed == scenario.after and listed != scenario.before
+        code = self.run(again=done)
+        if code != 0:
+            self._fault(what, f"the next run ended with {code}: {self.printed('stderr')}")
+        expected = scenario.after
+        if done and scenario.arguments[0] == "snapshot":
+            expected = (*expected, max(scenario.saved))
+        if self._listed() != expected:
+            self._fault(what, f"after the next run there are snapshots {self._listed()}")
+        self._compare(what, expected[-1:])
+        with Repository(self.place / "backups.db", max_helpers=0) as repo:
+            for problem in repo.check().problems:
+                self._fault(what, f"check: {problem.message}")
+        if scenario.old and facts(self.place / "out") != scenario.saved[scenario.after[-1]]:
+            self._fault(what, "the next restore did not finish it")
+        for path in self.place.rglob(".backuptool-*"):
+            self._fault(what, f"{path.name} is left after the next run")
+        if (self.place / "backups.db-journal").exists() and scenario.name != "restore":
+            self._fault(what, "a journal is left after the next run")
+
+    def run(self, *, again: bool = False) -> int:
+        """Run the command in a process of its own, undisturbed, and return its exit code."""
+        status = os.waitpid(self.start(again=again), 0)[1]
+        return os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status)
+
+    def start(self, *, again: bool = False) -> int:
+        """Start the command in a process of its own and return its number."""
+        child = os.fork()
+        if child == 0:
+            code = 99
+            try:
+                code = self.command(again)()
+                sys.stdout.flush()
+            finally:
+                os._exit(code)
+        return child
+
+    def wrong_setuid(self) -> List[str]:
+        """Return the files of the destination that run as somebody whom they were not saved for."""
+        wanted = {path: fact[1] for path, fact in self.scenario.saved[self.scenario.after[-1]].items()}
+        found = []
+        for directory, _, names in os.walk(os.fsencode(str(self.place / "out"))):
+            for name in names:
+                path = os.path.join(directory, name)
+                status = os.lstat(path)
+                own = name[len(b".backuptool-") : -len(b".part")] if name.startswith(b".backuptool-") else name
+                saved = os.path.relpath(os.path.join(directory, own), os.fsencode(str(self.place / "out")))
+                if status.st_mode & 0o6000 and status.st_uid != wanted.get(saved):
+                    found.append(f"{name!r} has mode {status.st_mode:o} and owner {status.st_uid}")
+        return found
+
+    def _fault(self, what: str, fault: str) -> None:
+        self.faults.append(f"{self.scenario.name}, {what}: {fault}")
+
+    def _listed(self) -> Tuple[int, ...]:
+        try:
+            with Repository(self.place / "backups.db") as repo:
+                return tuple(snapshot.id for snapshot in repo.list())
+        except RepositoryNotFoundError:
+            return ()
+
+    def _compare(self, what: str, numbers: Sequence[int]) -> None:
+        """Restore snapshots and compare them with what was saved."""
+        out = self.scenario.place / "compared"
+        with Repository(self.place / "backups.db", max_helpers=0) as repo:
+            for number in numbers:
+                problems = repo.restore(number, out).problems
+                if problems or facts(out) != self.scenario.saved.get(number):
+                    self._fault(what, f"snapshot {number} is not what was saved: {problems}")
+                shutil.rmtree(str(out))
+
+    def _examine_destination(self, what: str) -> None:
+        """Each file must be as it was, or as it should be, whole and with all its metadata, under its name."""
+        new = self.scenario.saved[self.scenario.after[-1]]
+        for path, fact in facts(self.place / "out").items():
+            if os.path.basename(path).startswith(b".backuptool-") or (self.place / "out" / os.fsdecode(path)).is_dir():
+                continue
+            if _own(fact) not in (_own(self.scenario.old.get(path)), _own(new.get(path))):
+                self._fault(what, f"{path!r} is neither what it was nor what it should be: {fact}")
+
+
+def _own(fact: object) -> object:
+    """Return what is known of a file but for its links, which change with those of others."""
+    return fact[:-1] if isinstance(fact, tuple) else fact
+
+
+# Making.
+
+#: The scenarios there are.
+NAMES = ("first", "snapshot", "prune", "restore")
+
+_SNAPSHOT = ("snapshot", "--target-directory", "{source}")
+_PRUNE = ("prune", "--snapshot", "1", "--snapshot", "2")
+_RESTORE = ("restore", "--snapshot-number", "3", "--output-directory", "{trial}/out", "--delete-extra")
+
+
+def make_scenario(name: str, place: Path, size: int, files: int = 60) -> Scenario:
+    """Make one.
+
+    Args:
+        name: One of NAMES; "first" is a snapshot that creates the repository.
+        place: A directory that does not exist.
+        size: Bytes of the tree, of which two thirds change from one snapshot to the next.
+        files: In the tree, besides a few odd ones.
+    """
+    template, source = place / "template", place / "source"
+    template.mkdir(parents=True)
+    before = {"first": (), "snapshot": (1, 2), "prune": (1, 2, 3), "restore": (1, 2, 3)}[name]
+    after = {"first": (1,), "snapshot": (1, 2, 3), "prune": (3,), "restore": (1, 2, 3)}[name]
+    saved: Dict[int, Facts] = {}
+    old: Facts = {}
+    with Repository(template / "backups.db", max_helpers=0) as repo:
+        for number in (1, 2, 3):
+            _change(source, number, size, files)
+            saved[number] = facts(source)
+            if number in before:
+                assert repo.snapshot(source).problems == ()
+        if name == "restore":
+            assert repo.restore(1, template / "out").problems == ()
+            old = facts(template / "out")
+    arguments = {"prune": _PRUNE, "restore": _RESTORE}.get(name, _SNAPSHOT)
+    return Scenario(
+        name=name,
+        place=place,
+        arguments=tuple(argument.replace("{source}", str(source)) for argument in arguments),
+        again=("prune",) if name == "prune" else (),
+        saved={1: saved[3], 2: saved[3]} if name == "first" else {**saved, 4: saved[3]},
+        before=before,
+        after=after,
+        old=old,
+    )
+
+
+def _change(source: Path, number: int, size: int, files: int) -> None:
+    """Make a tree, or change two thirds of it: files of all sizes, setuid and of others, links, other kinds."""
+    chosen = random.Random(number)
+    if number == 1:
+        source.mkdir()
+        os.mkfifo(source / "fifo")
+        (source / "text").write_text("".join(f"line {line}\n" for line in range(150_000)), encoding="ascii")
+    else:
+        with (source / "text").open("r+") as text:  # large, and a little of it changes
+            text.seek(400_000 * number)
+            text.write("changed")
+        (source / f"link {number - 1}").unlink()
+    for file in range(files):
+        path = source / f"directory {file % 5}" / f"file {(file + number * files // 3) % (2 * files)}"
+        if number > 1 and file % 3 == 0:
+            continue
+        path.parent.mkdir(exist_ok=True)
+        if path.exists():
+            path.unlink()
+        path.write_bytes(b"%d" % file + chosen.getrandbits(8 * (size // files)).to_bytes(size // files, "big"))
+        if os.geteuid() == 0 and file % 2:
+            os.chown(path, _STRANGER + file, _STRANGER)  # before the mode: it takes setuid away
+        path.chmod((0o640, 0o4755, 0o2711, 0o6700)[file % 4])
+    path = source / "directory 0" / "linked"
+    path.write_bytes(b"%d" % number)
+    os.link(path, source / f"link {number}")
+    path.unlink()
+    os.symlink(f"file {number}", path)
+    if number > 1:
+        for name in sorted(os.listdir(source / f"directory {number}"))[:2]:
+            (source / f"directory {number}" / name).unlink()

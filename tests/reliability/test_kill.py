@@ -1,0 +1,190 @@
+"""kill -9 before every call by which snapshot, prune and restore change something, and at random times.
+
+Afterwards every snapshot that is reported must restore as it was saved, what was acknowledged must be there, nothing may
+need to be unlocked, and the same command, run again, must do what it should. In a restored tree each name must stand for
+what was there or for what should be, complete; and at no moment may a file run as a user whom it was not saved for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import FrozenSet, Optional
+
+import pytest
+from trees import program
+
+from backuptool.tree.destination import Destination
+
+from .programme import Effort, Figures
+from .scenarios import NAMES, Scenario, Trial, make_scenario
+from .tracing import CALLS, Call, Kill, Verdict, needs_tracing, run_traced
+
+pytestmark = [pytest.mark.reliability, needs_tracing]
+
+_SET_CHILD_SUBREAPER = 36
+
+#: By what a process can change a file, or make sure of it.
+_CHANGING: FrozenSet[str] = frozenset(CALLS) - {
+    *("read", "pread64", "preadv", "lseek", "getdents64", "fcntl", "statx", "newfstatat", "fstat")
+}
+
+#: Bytes and files of a tree of which each scenario makes a thousand calls and more.
+_FULL = {"first": (12 << 20, 60), "snapshot": (24 << 20, 60), "prune": (3 << 20, 60), "restore": (3 << 20, 160)}
+_SHORT = (300_000, 60)
+
+
+def changes(call: Call) -> bool:
+    """Tell whether a call changes a file, or makes sure of it."""
+    if call.name in ("open", "openat"):
+        return bool(call.arguments[1 if call.name == "open" else 2] & os.O_CREAT)
+    return True
+
+
+def count_points(scenario: Scenario, helpers: int = 0, victim: str = "the command") -> int:
+    """Return how many such calls a scenario's command makes, or a helper of it."""
+    met = 0
+
+    def at_call(call: Call) -> Verdict:
+        nonlocal met
+        met += call.main == (victim == "the command") and changes(call)
+        return None
+
+    trial = scenario.trial(helpers)
+    ended = run_traced(trial.command(), _CHANGING, at_call)
+    assert ended.code == 0, trial.printed("stderr")
+    assert trial.run(again=True) == 0, trial.printed("stderr")
+    return met
+
+
+def kill_at(scenario: Scenario, point: int, helpers: int = 0, victim: str = "the command") -> Figures:
+    """Run a command, kill it, or a helper of it, before the call of that number, and examine what is left."""
+    figures = Figures()
+    met = 0
+    killed: Optional[str] = None
+
+    def at_call(call: Call) -> Verdict:
+        nonlocal met, killed
+        if killed is None and call.main == (victim == "the command") and changes(call):
+            met += 1
+            if met > point:
+                killed = f"{call.name} {os.path.basename(call.path())}"
+                return Kill()
+        return None
+
+    trial = scenario.trial(helpers)
+    ended = run_traced(trial.command(), _CHANGING, at_call)
+    what = f"{victim} killed before call {point}, {killed}"
+    if victim == "the command" and ended.code != (0 if killed is None else -signal.SIGKILL):
+        figures.faults.append(f"{what}: it ended with {ended.code}: {trial.printed('stderr')}")
+    if killed is not None:
+        figures.tried[f"{scenario.name}: {victim} killed before a call"] += 1
+    _look(figures, trial, what)
+    return figures
+
+
+def kill_after(scenario: Scenario, seconds: float, helpers: int) -> Figures:
+    """Run a command, kill it after that time, and examine what is left when its helpers have ended too."""
+    figures = Figures()
+    trial = scenario.trial(helpers)
+    child = trial.start()
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    wait_for_all()
+    figures.tried[f"{scenario.name}: the command killed at a random time"] += 1
+    _look(figures, trial, f"killed after {seconds:.4f} s with {helpers} helpers")
+    return figures
+
+
+def duration(scenario: Scenario) -> float:
+    """Return how many seconds a command takes, the longest of three times."""
+    longest = 0.0
+    for _ in range(3):
+        trial = scenario.trial()
+        begin = time.monotonic()
+        trial.run()
+        longest = max(longest, time.monotonic() - begin)
+    return longest
+
+
+def wait_for_all() -> None:
+    """Wait until every process that this one has started has ended, and what those had started too."""
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
+
+
+def adopt_orphans() -> None:
+    """Become the parent of those whose parent ends, so that they can be waited for."""
+    ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def _look(figures: Figures, trial: Trial, what: str) -> None:
+    trial.finish(what, trial.examine(what))
+    figures.faults += trial.faults
+
+
+def watch_setuid(scenario: Scenario) -> Figures:
+    """Look before every call of a restore whether some file runs as somebody whom it was not saved for."""
+    figures = Figures()
+    trial = scenario.trial()
+
+    def at_call(call: Call) -> Verdict:
+        figures.tried["restore: a moment at which no file has a wrong setuid"] += 1
+        figures.faults.extend(f"before {call.name}: {found}" for found in trial.wrong_setuid())
+        return None
+
+    run_traced(trial.command(), _CHANGING, at_call)
+    return figures
+
+
+def run(effort: Effort) -> Figures:
+    """Kill at every call, or at some, then at random times."""
+    adopt_orphans()
+    figures = Figures()
+    chosen = random.Random(effort.seed)
+    for name in NAMES:
+        scenario = make_scenario(name, effort.work / name, *(_FULL[name] if effort.full else _SHORT))
+        for victim, helpers in (("the command", 0), ("the command", 2), ("a helper", 2)):
+            if helpers and name == "prune":
+                continue  # it has none
+            points = count_points(scenario, helpers, victim)
+            every = 1 if effort.full and not helpers else max(1, points // (200 if effort.full else 25))
+            for point in range(chosen.randrange(every), points, every):
+                if effort.is_over():
+                    break
+                figures.add(kill_at(scenario, point, helpers, victim))
+            effort.tell(f"{name}: {points} points for {victim} with {helpers} helpers, {len(figures.faults)} faults")
+        for _ in range(500 if effort.full else 10):
+            if effort.is_over():
+                break
+            figures.add(kill_after(scenario, chosen.uniform(0, duration(scenario)), chosen.choice((0, 2))))
+        effort.tell(f"{name}: random times, {len(figures.faults)} faults")
+        if name == "restore":
+            figures.add(watch_setuid(scenario))
+        shutil.rmtree(str(scenario.place))
+    return figures
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Figures]:
+    """What the short form found."""
+    with working_directory() as place:
+        yield run(Effort(work=place))
+
+
+def test_whatever_is_killed_every_reported_snapshot_is_whole_and_the_next_run_works(figures: Figures) -> None:
+    assert figures.faults == []
+    assert sum(figures.tried.values()) > 200
+
+
+def test_every_call_that_strace_sees_is_met(memory_path: Path) -> None:
+    """strace counts for each thread and adds up; a call that is not met here would not be tried."""
+    ...
