@@ -22,6 +22,7 @@ from backuptool import (
     Repository,
     RepositoryNotFoundError,
 )
+from backuptool.storage.schema import PAGE_SIZE
 
 MIB = 1 << 20
 
@@ -243,8 +244,21 @@ def test_any_truncation_is_found_or_does_no_harm(sample: Sample, tmp_path: Path)
 
 def test_empty_file_is_no_repository(sample: Sample, tmp_path: Path) -> None:
     assert judge(tmp_path / "backups.db", b"", sample, tmp_path / "out")
-    with Repository(tmp_path / "backups.db") as repo, pytest.raises(RepositoryNotFoundError, match="empty file"):
+    with Repository(tmp_path / "backups.db") as repo, pytest.raises(RepositoryNotFoundError, match="is empty"):
         repo.check()
+
+
+def test_first_page_alone_is_no_repository_yet_and_the_first_snapshot_makes_it_one(tree: Path, tmp_path: Path) -> None:
+    """What is left where the first snapshot is killed before the tables are committed."""
+    connection = sqlite3.connect(str(tmp_path / "backups.db"))
+    for statement in (f"PRAGMA page_size={PAGE_SIZE}", "PRAGMA auto_vacuum=INCREMENTAL", "VACUUM"):
+        connection.execute(statement)
+    connection.close()
+    assert (tmp_path / "backups.db").stat().st_size == PAGE_SIZE
+    with Repository(tmp_path / "backups.db") as repo:
+        with pytest.raises(RepositoryNotFoundError, match="no repository yet"):
+            repo.list()
+        assert repo.snapshot(tree).snapshot.id == 1
 
 
 def test_bytes_behind_the_end_do_no_harm(sample: Sample, tmp_path: Path) -> None:

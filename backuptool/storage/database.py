@@ -375,7 +375,7 @@ def _require_file(path: str) -> None:
 
 
 def _not_yet(path: str) -> RepositoryNotFoundError:
-    return RepositoryNotFoundError(f"{path} is an empty file, no repository yet; the first snapshot makes it one", path)
+    return RepositoryNotFoundError(f"{path} is empty, no repository yet; the first snapshot makes it one", path)
 
 
 def _refuse_other_things(path: str) -> None:

@@ -76,9 +76,7 @@ class Trial:
 
     def command(self, again: bool = False) -> Callable[[], int]:
         """Return the command as a function for a process of its own; what it prints goes into files."""
-        wanted = (again and self.scenario.again) or self.scenario.arguments
-        options = ["--db-path", str(self.place / "backups.db"), "--max-helpers", str(self.helpers)]
-        arguments = [*options, *(argument.format(trial=self.place) for argument in wanted)]
+        arguments = self.arguments(again)
 
         def run() -> int:
             for number, name in ((1, "stdout"), (2, "stderr")):
@@ -91,6 +89,12 @@ class Trial:
             return main(arguments)
 
         return run
+
+    def arguments(self, again: bool = False) -> List[str]:
+        """Return what the command is given."""
+        wanted = (again and self.scenario.again) or self.scenario.arguments
+        options = ["--db-path", str(self.place / "backups.db"), "--max-helpers", str(self.helpers)]
+        return [*options, *(argument.format(trial=self.place) for argument in wanted)]
 
     def printed(self, name: str) -> str:
         """Return what the last run of the command has printed."""
@@ -154,7 +158,7 @@ class Trial:
 
     def wrong_setuid(self) -> List[str]:
         """Return the files of the destination that run as somebody whom they were not saved for."""
-        wanted = {path: fact[1] for path, fact in self.scenario.saved[self.scenario.after[-1]].items()}
+        new, old = self.scenario.saved[self.scenario.after[-1]], self.scenario.old
         found = []
         for directory, _, names in os.walk(os.fsencode(str(self.place / "out"))):
             for name in names:
@@ -162,8 +166,11 @@ class Trial:
                 status = os.lstat(path)
                 own = name[len(b".backuptool-") : -len(b".part")] if name.startswith(b".backuptool-") else name
                 saved = os.path.relpath(os.path.join(directory, own), os.fsencode(str(self.place / "out")))
-                if status.st_mode & 0o6000 and status.st_uid != wanted.get(saved):
-                    found.append(f"{name!r} has mode {status.st_mode:o} and owner {status.st_uid}")
+                owners = [facts[saved][1:3] for facts in (new, old) if saved in facts]
+                setuid = status.st_mode & 0o4000 and status.st_uid not in [uid for uid, _ in owners]
+                setgid = status.st_mode & 0o2000 and status.st_gid not in [gid for _, gid in owners]
+                if setuid or setgid:
+                    found.append(f"{name!r} has mode {status.st_mode:o}, owner {status.st_uid}:{status.st_gid}")
         return found
 
     def _fault(self, what: str, fault: str) -> None:

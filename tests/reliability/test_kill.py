@@ -1,7 +1,7 @@
 """kill -9 before every call by which snapshot, prune and restore change something, and at random times.
 
-Afterwards every snapshot that is reported must restore as it was saved, what was acknowledged must be there, nothing may
-need to be unlocked, and the same command, run again, must do what it should. In a restored tree each name must stand for
+Afterwards every snapshot that is reported must restore as it was saved, what was acknowledged must be there, nothing
+may need to be unlocked, and the same command, run again, must do what it should. In a restored tree a name stands for
 what was there or for what should be, complete; and at no moment may a file run as a user whom it was not saved for.
 """
 
@@ -10,16 +10,24 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import time
+from collections import Counter
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import FrozenSet, Optional
+from typing import FrozenSet, Iterator, List, Optional
 
 import pytest
 from trees import program
 
-from backuptool.tree.destination import Destination
+from backuptool.storage.database import Database
+from backuptool.tree import destination
+from backuptool.tree.destination import Destination, Metadata
 
 from .programme import Effort, Figures
 from .scenarios import NAMES, Scenario, Trial, make_scenario
@@ -173,18 +181,65 @@ def run(effort: Effort) -> Figures:
     return figures
 
 
-@pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Figures]:
-    """What the short form found."""
-    with working_directory() as place:
-        yield run(Effort(work=place))
-
-
-def test_whatever_is_killed_every_reported_snapshot_is_whole_and_the_next_run_works(figures: Figures) -> None:
+def test_whatever_is_killed_every_reported_snapshot_is_whole_and_the_next_run_works(memory_path: Path) -> None:
+    figures = run(Effort(work=memory_path))
     assert figures.faults == []
-    assert sum(figures.tried.values()) > 200
+    assert sum(figures.tried.values()) > 500
+
+
+def _count(met: Counter[str], call: Call) -> Verdict:
+    met[call.name] += 1
+    return None
 
 
 def test_every_call_that_strace_sees_is_met(memory_path: Path) -> None:
-    """strace counts for each thread and adds up; a call that is not met here would not be tried."""
-    ...
+    """strace counts for each thread, and adds up at the end; what is not met would not be tried."""
+    names = frozenset({"pwrite64", "fdatasync", "ftruncate", "unlink", "unlinkat", "rename", "renameat", "fchmod"})
+    for name in ("prune", "restore"):
+        scenario = make_scenario(name, memory_path / name, *_SHORT)
+        met: Counter[str] = Counter()
+        run_traced(scenario.trial().command(), names, partial(_count, met))
+        log = memory_path / "log"
+        command = [program("strace"), "-f", "-e", f"trace={','.join(sorted(names))}", "-o", str(log)]
+        subprocess.run([*command, sys.executable, "-m", "backuptool", *scenario.trial().arguments()], check=True)
+        seen = Counter(re.findall(rf"^\d+ +({'|'.join(names)})\(", log.read_text(), re.MULTILINE))
+        assert seen == met
+        assert sum(met.values()) > 50
+
+
+# Controls: with a fault put in, it must be found.
+
+
+def _faults(scenario: Scenario, every: int) -> List[str]:
+    return [fault for point in range(0, 400, every) for fault in kill_at(scenario, point).faults]
+
+
+def test_a_commit_in_several_transactions_is_found(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def no_transaction(self: Database, *, rollback: bool = False) -> Iterator[None]:
+        yield
+
+    monkeypatch.setattr(Database, "transaction", no_transaction)
+    scenario = make_scenario("snapshot", memory_path / "it", *_SHORT)
+    assert _faults(scenario, 20) != []
+
+
+def test_writing_a_file_under_its_own_name_is_found(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = make_scenario("restore", memory_path / "it", *_SHORT)
+    monkeypatch.setattr(destination, "_temporary", lambda name: name)
+    assert any("neither what it was" in fault for fault in _faults(scenario, 10))
+
+
+def test_setuid_before_the_owner_is_found(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may give files away")
+
+    def careless(self: Destination, descriptor: int, path: bytes, metadata: Metadata) -> None:
+        os.fchmod(descriptor, metadata.mode)
+        apply(self, descriptor, path, metadata)
+
+    apply = Destination._apply
+    scenario = make_scenario("restore", memory_path / "it", *_SHORT)
+    assert watch_setuid(scenario).faults == []
+    monkeypatch.setattr(Destination, "_apply", careless)
+    assert watch_setuid(scenario).faults != []

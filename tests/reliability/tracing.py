@@ -2,8 +2,8 @@
 
 Owns how a function is run in a forked process under ptrace, and what is known of each call. What is done at a call is
 up to the caller. The calls of all threads are counted together, in the order in which they come, so that every single
-one can be met: ``strace -e inject=...:when=N`` counts for each thread alone, and what one thread does hides what another
-does. Only the calls that are asked for stop the process (seccomp).
+one can be met: ``strace -e inject=...:when=N`` counts for each thread alone, and what one does hides what others do.
+Only the calls that are asked for stop the process (seccomp).
 """
 
 from __future__ import annotations
