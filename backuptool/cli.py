@@ -110,6 +110,8 @@ def _tell_error(error: Exception, *, verbose: bool) -> None:
     reason = f"{type(error).__name__}: {error}" + ("" if verbose else " (-v shows where)")
     if isinstance(error, OSError) and error.filename is not None:
         reason = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, MemoryError):
+        reason = "there is not enough memory; nothing saved before is lost, run it where there is more"
     _tell("error", printable(reason))
 
 

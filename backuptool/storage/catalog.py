@@ -129,7 +129,7 @@ def _snapshot_row(row: Sequence[object], path: str) -> SnapshotRow:
             raise TypeError("a number is none")
         if not isinstance(values[14], bytes) or not isinstance(values[15], bytes):
             raise TypeError("a digest is none")
-    except (AttributeError, TypeError, ValueError) as exc:
+    except (AttributeError, TypeError, ValueError, RecursionError) as exc:
         raise CorruptionError(f"the row of snapshot {row[0]!r} is damaged ({exc})", path) from exc
     return SnapshotRow(*values)  # type: ignore[arg-type]
 
@@ -191,7 +191,12 @@ def source_id(database: Database, host: str, root: bytes, *, create: bool = Fals
     key = (host.encode("utf-8", "surrogateescape"), root)
     found = database.value("SELECT id FROM sources WHERE host = CAST(? AS TEXT) AND root = CAST(? AS TEXT)", key)
     if found is None and create:
-        database.execute("INSERT INTO sources (host, root) VALUES (CAST(? AS TEXT), CAST(? AS TEXT))", key)
+        # Above all numbers that snapshots name: where the row of a source is lost, another one must not inherit them.
+        database.execute(
+            "INSERT INTO sources (id, host, root) SELECT 1 + max(coalesce((SELECT max(id) FROM sources), 0), "
+            "coalesce((SELECT max(source) FROM snapshots), 0)), CAST(? AS TEXT), CAST(? AS TEXT)",
+            key,
+        )
         found = source_id(database, host, root)
     return None if found is None else int(found)
 
@@ -204,7 +209,7 @@ def newest_snapshot(database: Database, source: Optional[int]) -> Optional[int]:
 
 def next_snapshot_id(database: Database) -> int:
     """Return the lowest number above all that were ever used; the write lock must be held."""
-    return int(database.value("SELECT seq FROM sqlite_sequence WHERE name = 'snapshots'") or 0) + 1
+    return database.next_id("snapshots")
 
 
 def neighbours(database: Database, source: int, snapshot: int) -> tuple[Optional[int], Optional[int]]:

@@ -23,6 +23,9 @@ _BLOCK = 2 << 20
 
 _NORMALIZED: Literal[1] = 1
 
+#: Mean sizes that a repository may have: what the algorithm takes, and no chunk above ``LARGE_FILE``.
+_AVERAGES = frozenset(1 << bits for bits in range(10, 19))
+
 
 @attrs.frozen
 class Chunking:
@@ -63,7 +66,15 @@ class Chunking:
         values = [settings.get(f"chunk_{name}") for name in names]
         if settings.get("chunking") != "fastcdc-2020" or not all(isinstance(value, int) for value in values):
             raise ValueError("unknown chunking")
-        return cls(*values)  # type: ignore[arg-type]
+        if settings.get("chunk_normalization") != _NORMALIZED:
+            raise ValueError("unknown normalization of chunks")
+        chunking = cls(*values)  # type: ignore[arg-type]
+        for average in (chunking.average, chunking.large_average, chunking.huge_average):
+            if average not in _AVERAGES:
+                raise ValueError(f"chunks of {average} bytes")
+        if not 0 <= chunking.large_size <= chunking.huge_size:
+            raise ValueError("sizes of large files that cannot be")
+        return chunking
 
     def for_size(self, size: int) -> FastCDC:
         """Return the chunker for a file of that many bytes."""

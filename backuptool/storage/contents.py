@@ -45,7 +45,7 @@ _FILTER_MASK = 8 * _FILTER_BYTES - 1
 
 def next_content_id(database: Database) -> int:
     """Return the lowest id that no content has or ever had; the write lock must be held."""
-    return int(database.value("SELECT seq FROM sqlite_sequence WHERE name = 'contents'") or 0) + 1
+    return database.next_id("contents")
 
 
 def find(database: Database, digests: Sequence[bytes]) -> dict[bytes, int]:

@@ -23,12 +23,16 @@ from ..errors import (
     UnsupportedFormatError,
 )
 from .drivers import default_driver
+from .journal import named_file
 from .schema import APPLICATION_ID, FORMAT, PAGE_SIZE, statements
 
 if TYPE_CHECKING:
     from .drivers import Connection
 
 __all__ = ["Database", "FormatChangedError"]
+
+#: Ids are not given out beyond this: a sound repository never gets there, and SQLite has none behind 2^63 - 1.
+_LAST_ID = 1 << 62
 
 #: KiB of page cache. 16 MiB instead made a first snapshot of 118,000 files no faster and took 50 MB more.
 _CACHE_KIB = 4096
@@ -149,6 +153,12 @@ class Database:
                 found,
                 FORMAT,
             )
+        if self.value("PRAGMA encoding") != b"UTF-8":  # names would be other names, and their bytes others
+            raise CorruptionError(
+                f"the texts in {self.path} are not in UTF-8, as those of a repository are: it was not written by "
+                "backuptool; restore it from a copy",
+                self.path,
+            )
         # A trigger, view or generated column of a forged file would run code of its own. Nothing but the exact text
         # of the format passes.
         if _schema_rows(self._connection) != _expected_schema(found):
@@ -266,6 +276,19 @@ class Database:
             if self._connection.in_transaction:
                 self.execute("ROLLBACK")
 
+    def next_id(self, table: str) -> int:
+        """Return the lowest id that no row of a table has or ever had; the write lock must be held.
+
+        Raises:
+            CorruptionError: The counter of the table is damaged, or no number is left.
+        """
+        last = self.value("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)) or 0
+        if not isinstance(last, int) or not 0 <= last < _LAST_ID:
+            raise CorruptionError(
+                f"the counter of {table} in the repository {self.path} is damaged; run check", self.path
+            )
+        return last + 1
+
     def data_version(self) -> int:
         """Return a number that changes whenever another connection has committed."""
         return int(self.value("PRAGMA data_version"))
@@ -323,6 +346,7 @@ def _identity(path: str) -> Optional[tuple[int, int]]:
 
 
 def _connect(path: str, lock_timeout: float) -> Connection:
+    _refuse_foreign_journal(path)
     connection = default_driver().connect(path, lock_timeout)
     try:
         for pragma in (
@@ -392,6 +416,17 @@ def _refuse_other_things(path: str) -> None:
         raise NotARepositoryError(f"{path} is a directory{other}; a repository is one file, name it", path)
     if not stat.S_ISREG(mode):
         raise NotARepositoryError(f"{path} is not a regular file; a repository is one, name another path", path)
+
+
+def _refuse_foreign_journal(path: str) -> None:
+    """Refuse a journal that no version of this program wrote, before SQLite does what it says."""
+    name = named_file(path)
+    if name is not None:
+        raise CorruptionError(
+            f"the journal {path}-journal would have SQLite remove {os.fsdecode(name)}, as no journal of a repository "
+            "does: somebody put it there; restore the repository and its journal from a copy",
+            path,
+        )
 
 
 def _sync_directory(path: str) -> None:

@@ -146,7 +146,10 @@ def read_pack(database: Database, pack: int) -> tuple[int, str, bytes]:
         ContentMissingError: There is no such pack.
         CorruptionError: SQLite cannot read it.
     """
-    rows = database.query("SELECT size, codec, data FROM packs WHERE id = ?", (pack,))
+    # A length is known without reading: what is longer than any pack never gets into memory.
+    rows = database.query(
+        f"SELECT size, codec, CASE WHEN length(data) <= {MAX_PACK_SIZE} THEN data END FROM packs WHERE id = ?", (pack,)
+    )
     if not rows:
         raise ContentMissingError(f"pack {pack} is missing", database.path)
     size, codec, data = rows[0]

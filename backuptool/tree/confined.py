@@ -57,16 +57,19 @@ class ConfinedRoot:
         if descriptor is not None:
             self._open.move_to_end(path)
             return descriptor
-        # Find the nearest open ancestor without recursion: paths may be thousands of levels deep.
-        missing = [path]
-        parent = split(path)[0]
-        while parent and parent not in self._open:
-            missing.append(parent)
-            parent = split(parent)[0]
-        descriptor = self._open[parent] if parent else self._root
-        for directory in reversed(missing):
-            descriptor = os.open(split(directory)[1], _TRAVERSE, dir_fd=descriptor)
-            self._open[directory] = descriptor
+        # Find the nearest open ancestor without recursion, and note where names end instead of the paths: these may be
+        # tens of thousands of levels deep.
+        ends = [len(path)]
+        end = path.rfind(b"/")
+        while end > 0 and path[:end] not in self._open:
+            ends.append(end)
+            end = path.rfind(b"/", 0, end)
+        descriptor = self._open[path[:end]] if end > 0 else self._root
+        begin = end + 1
+        for end in reversed(ends):
+            descriptor = os.open(path[begin:end], _TRAVERSE, dir_fd=descriptor)
+            begin = end + 1
+            self._open[path[:end]] = descriptor
             if len(self._open) > self._kept:
                 os.close(self._open.popitem(last=False)[1])
         return descriptor

@@ -1,0 +1,42 @@
+"""What lies beside a repository file before SQLite sees it: a journal that would have it remove another file.
+
+Owns the one part of the journal's format that matters for this. Rolling journals back is SQLite's business.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from typing import Optional
+
+__all__ = ["named_file"]
+
+#: What a journal of a transaction over several files ends with, see "Rollback Journal" in SQLite's file format.
+_MAGIC = bytes.fromhex("d9d505f920a163d7")
+
+_END = struct.Struct(">II8s")  # length and checksum of the name before it
+
+_LONGEST = 4096  # bytes of a name that SQLite would use
+
+
+def named_file(repository: str) -> Optional[bytes]:
+    """Return the file that the journal of a repository names as the main one of several; None as good as always.
+
+    No transaction of this program spans several files. SQLite removes the file that such a journal names, whatever it
+    is, when it has rolled the journal back: a journal put beside a repository could have any file removed.
+    """
+    try:
+        with open(repository + "-journal", "rb") as journal:
+            size = journal.seek(0, os.SEEK_END)
+            if size < _END.size:
+                return None
+            journal.seek(size - _END.size)
+            length, checksum, magic = _END.unpack(journal.read(_END.size))
+            if magic != _MAGIC or not 0 < length <= min(size - _END.size, _LONGEST):
+                return None
+            journal.seek(size - _END.size - length)
+            name = journal.read(length)
+    except (OSError, struct.error):
+        return None  # there is none, or SQLite cannot read it either
+    total = sum(byte - 256 if byte > 127 else byte for byte in name) & 0xFFFFFFFF
+    return name if total == checksum else None
