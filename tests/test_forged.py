@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
-from typing import Callable
+from typing import Callable, List
 
 import pytest
 from conftest import sql, write_tree
-from reliability.forging import in_utf_16
+from reliability.forging import in_utf_16, run_sql, settle
+from trees import needs_root
 
 from backuptool import BackuptoolError, CorruptionError, Repository
 from backuptool.tree.confined import ConfinedRoot
+from backuptool.tree.destination import Destination, Metadata
 
 MIB = 1 << 20
 
@@ -123,3 +127,122 @@ def test_too_little_memory_is_said_in_words(saved: Repository) -> None:
         "backuptool: error: there is not enough memory; nothing saved before is lost, run it where there is more\n"
     )
     assert (done.returncode, done.stdout) == (1, "")
+
+
+def forge(repo: Repository, *statements: str) -> None:
+    """Change rows, and let all digests agree with them."""
+    repo.close()
+    run_sql(Path(repo.path), *statements)
+    settle(Path(repo.path))
+
+
+def test_forging_nothing_is_no_damage(saved: Repository) -> None:
+    forge(saved)
+    assert saved.check().problems == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("path = '../elsewhere'", "its path leads elsewhere"),
+        ("path = 'docs/./x'", "its path leads elsewhere"),
+        ("path = CAST(x'6100' AS TEXT)", "its path leads elsewhere"),
+        ("path = CAST(path AS BLOB)", "its path is no text"),
+        ("mode = 65535", "its mode or its owner"),
+        ("mode = -1", "its mode or its owner"),
+        ("uid = -1", "its mode or its owner"),
+        ("gid = 4294967295", "its mode or its owner"),
+        ("mtime_ns = -9223372036854775807 - 1", "a number in it is out of range"),
+        ("sparse = 2", "a number in it is out of range"),
+        ("target = 'elsewhere'", "it is a file and something else"),
+        ("rdev = 7", "it is a file and something else"),
+        ("kind = 'd'", "it has bytes and is no file"),
+        ("kind = 'x', content = NULL, size = 0", "its kind is none that there is"),
+        ("kind = 'd', content = NULL, size = 0, target = 'x'", "its kind is none that there is"),
+        ("kind = 'l', content = NULL, size = 0", "it is a symlink that leads nowhere"),
+        ("kind = 'l', content = NULL, size = 0, target = ''", "it is a symlink that leads nowhere"),
+        ("kind = 'l', content = NULL, size = 0, target = CAST(x'6100' AS TEXT)", "it is a symlink that leads nowhere"),
+        ("kind = 'c', content = NULL, size = 0", "it is a device without a number"),
+        ("kind = 'b', content = NULL, size = 0, rdev = -1", "it is a device without a number"),
+        ("xattrs = x'00'", "its extended attributes end within a length"),
+        ("xattrs = x'0000000000000000'", "it has an extended attribute without a name"),
+    ],
+)
+def test_value_that_no_file_has_is_named_although_digests_agree(saved: Repository, change: str, message: str) -> None:
+    forge(saved, f"UPDATE files SET {change} WHERE path = 'a.txt'")
+    problems = [problem for problem in saved.check().problems if problem.kind == "catalog-corrupt"]
+    assert any(message in problem.message for problem in problems)
+
+
+def test_two_versions_of_a_path_in_one_snapshot_are_named(saved: Repository, tree: Path) -> None:
+    (tree / "a.txt").write_bytes(b"changed")
+    saved.snapshot(tree)
+    forge(saved, "UPDATE files SET last = NULL WHERE path = 'a.txt' AND first = 1")
+    messages = [problem.message for problem in saved.check().problems]
+    assert any("a snapshot has another version of it as well" in message for message in messages)
+
+
+def test_paths_that_are_no_texts_are_left_out_and_named(saved: Repository, tree: Path, tmp_path: Path) -> None:
+    """More of them than are read at a time: a page of texts that began behind a blob would begin there again."""
+    forge(
+        saved,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 9000) INSERT INTO files SELECT "
+        "source, CAST('blob ' || i AS BLOB), first, last, added, kind, mode, uid, gid, user, grp, mtime_ns, size, "
+        "content, sparse, rdev, target, xattrs, link, ctime_ns, inode FROM files, n WHERE path = 'empty'",
+    )
+    assert sum("its path is no text" in problem.message for problem in saved.check(quick=True).problems) == 9000
+    result = saved.restore(1, tmp_path / "out")
+    assert result.restored_files == 5
+    assert saved.snapshot(tree).unchanged_files == 5
+
+
+@pytest.mark.parametrize("owner", ["uid = -1", "gid = 4294967295"])
+def test_setuid_is_not_restored_for_an_owner_that_there_is_not(saved: Repository, tmp_path: Path, owner: str) -> None:
+    forge(saved, f"UPDATE files SET mode = {0o6755}, {owner} WHERE path = 'a.txt'")
+    problems = saved.restore(1, tmp_path / "out").problems
+    assert [(problem.kind, problem.path) for problem in problems] == [("owner-not-restored", "a.txt")]
+    assert stat.S_IMODE((tmp_path / "out" / "a.txt").stat().st_mode) == 0o755
+
+
+def test_metadata_of_a_file_with_another_name_outside_stays(saved: Repository, tree: Path, tmp_path: Path) -> None:
+    """It looks as saved, but for its mode: the inode outside must not get that."""
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"A" * 1000)
+    outside.chmod(0o600)
+    status = (tree / "a.txt").stat()
+    os.utime(str(outside), ns=(status.st_mtime_ns, status.st_mtime_ns))
+    (tmp_path / "out").mkdir()
+    os.link(str(outside), str(tmp_path / "out" / "a.txt"))
+    before = outside.stat()
+    saved.restore(1, tmp_path / "out")
+    assert (tmp_path / "out" / "a.txt").read_bytes() == b"a" * 1000
+    after = outside.stat()
+    assert (after.st_mode, after.st_mtime_ns, after.st_size) == (before.st_mode, before.st_mtime_ns, 1000)
+    assert after.st_nlink == 1
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["fifo", "symlink"])
+def test_what_takes_the_place_of_an_entry_while_it_is_made_gets_no_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Somebody who may write there puts a hard link to a file outside where the entry was made a moment ago."""
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"of root")
+    (tmp_path / "out").mkdir()
+    failures: List[object] = []
+
+    def swap(*arguments: object, dir_fd: int) -> None:
+        os.link(str(victim), arguments[1] if kind == "symlink" else arguments[0], dst_dir_fd=dir_fd)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "mknod", swap)
+    monkeypatch.setattr(os, "symlink", swap)
+    with Destination(bytes(tmp_path / "out"), lambda *failure: failures.append(failure)) as destination:
+        metadata = Metadata(0o777, 1234, 1234, 5, None)
+        make: Callable[[], None] = lambda: destination.make_symlink(b"entry", b"target", metadata)  # noqa: E731
+        if kind == "fifo":
+            make = lambda: destination.make_special(b"entry", b"p", 0, metadata)  # noqa: E731
+        with pytest.raises(OSError, match="something else was put in its place"):
+            make()
+    assert os.listdir(str(tmp_path / "out")) == []
+    assert (victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode), failures) == (0, 0o644, [])

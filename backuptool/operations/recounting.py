@@ -10,7 +10,7 @@ import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from typing import Any, Callable, DefaultDict, Optional, Union
+from typing import Any, Callable, DefaultDict, Optional, Sequence, Union
 
 import attrs
 
@@ -19,6 +19,7 @@ from ..storage.catalog import SnapshotRow, heirs, snapshot_rows
 from ..storage.chunking import Chunking
 from ..storage.database import Database
 from ..storage.digest import MODULUS, layout_entry, row_hash, to_bytes
+from .validating import flaw
 
 __all__ = ["Recount", "text_of"]
 
@@ -154,10 +155,11 @@ class Recount:
         """Add up what the versions contribute to the snapshots that have them."""
         sql = (
             "SELECT f.path, f.kind, f.mode, f.uid, f.gid, f.user, f.grp, f.mtime_ns, f.size, c.hash, f.sparse, f.rdev, "
-            "f.target, f.xattrs, f.link, f.source, f.first, f.last, f.added, f.content, c.size FROM files AS f "
-            "LEFT JOIN contents AS c ON c.id = f.content"
+            "f.target, f.xattrs, f.link, f.source, f.first, f.last, f.added, f.content, c.size, typeof(f.path) "
+            "FROM files AS f LEFT JOIN contents AS c ON c.id = f.content ORDER BY f.source, f.path, f.first"
         )
         groups: dict[tuple[Any, ...], _Group] = {}
+        before: Sequence[Any] = (None,) * 22
         for row in self.database.stream(sql):
             self.files += 1
             if self.files % 1024 == 0:
@@ -167,13 +169,20 @@ class Recount:
                 group = groups.get(range_of)
                 if group is None:
                     group = groups[range_of] = self._group(sources, *range_of)
-                group.digest += row_hash(row[:15])
+                version = row[:15]
+                group.digest += row_hash(version)
                 size = row[8]
                 group.size += size
                 if row[1] == b"d":
                     group.directories += 1
                 else:
                     group.files += 1
+                wrong = flaw(version)
+                if wrong is not None or row[21] != b"text":
+                    raise ValueError(wrong or "its path is no text")
+                if row[0] == before[0] and row[15] == before[15] and (before[17] is None or before[17] >= row[16]):
+                    raise ValueError("a snapshot has another version of it as well")
+                before = row
                 content = row[19]
                 if content is not None:
                     content_size = row[20]

@@ -366,8 +366,11 @@ class _Restore:
                 return
         policy, destination = self._options.overwrite, self._destination
         if existing is not None and destination is not None and stays(policy, version, existing, destination):
-            self._leave(version, existing)
-            return
+            renew = policy == "if-changed" and version.kind == b"f" and metadata_differs(version, existing, destination)
+            # An inode with another name may lie outside as well: it is not changed, a file of its own is written.
+            if not renew or existing.st_nlink == 1:
+                self._leave(version, existing, renew=renew)
+                return
         if self._options.dry_run:
             self._written(file)
             return
@@ -390,12 +393,11 @@ class _Restore:
         if len(self._further) > _PUT_OFF:
             self._settle_all()
 
-    def _leave(self, version: FileVersion, existing: os.stat_result) -> None:
-        """Leave what is there, but for its metadata."""
+    def _leave(self, version: FileVersion, existing: os.stat_result, *, renew: bool) -> None:
+        """Leave what is there, but for its metadata if that differs."""
         destination = self._destination
         assert destination is not None
-        renew = self._options.overwrite == "if-changed" and version.kind == b"f" and not self._options.dry_run
-        if renew and metadata_differs(version, existing, destination):
+        if renew and not self._options.dry_run:
             destination.set_metadata(version.path, version.kind, _metadata(version))
         self._unchanged += 1
         # What the policy left alone may be another file altogether: nothing is linked to that.

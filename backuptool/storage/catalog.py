@@ -264,7 +264,7 @@ def current_files(database: Database, source: Optional[int]) -> Iterator[Any]:
         return
     sql = (
         "SELECT path, kind, size, mtime_ns, ctime_ns, inode, mode, first FROM files "
-        "WHERE source = ? AND path {} CAST(? AS TEXT) AND last IS NULL ORDER BY path LIMIT ?"
+        "WHERE source = ? AND path {} CAST(? AS TEXT) AND path < x'' AND last IS NULL ORDER BY path LIMIT ?"
     )
     rows = database.query(sql.format(">="), (source, b"", _PAGE))
     while rows:
@@ -334,13 +334,14 @@ def _file_version(row: Sequence[Any]) -> FileVersion:
 def files_of(database: Database, snapshot: SnapshotRow) -> Iterator[CatalogFile]:
     """Yield the files of a snapshot in byte order of their paths. Read in pages.
 
-    One whose row is damaged is of the kind ``?``.
+    One whose row is damaged is of the kind ``?``. A path that is no text but a blob is left out: these sort behind all
+    texts, and a page would begin with them again and again. ``check`` names them.
     """
     from .contents import ContentLocation  # imported here: listing snapshots needs no packs
 
     sql = (
         f"SELECT {_VERSION_COLUMNS}, c.id, c.size, c.pack, c.offset FROM files AS f "
-        "LEFT JOIN contents AS c ON c.id = f.content WHERE f.source = ? AND f.path {} CAST(? AS TEXT) "
+        "LEFT JOIN contents AS c ON c.id = f.content WHERE f.source = ? AND f.path {} CAST(? AS TEXT) AND f.path < x'' "
         "AND f.first <= ? AND (f.last IS NULL OR f.last >= ?) ORDER BY f.path LIMIT ?"
     )
     after, comparison = b"", ">="

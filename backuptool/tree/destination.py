@@ -29,6 +29,9 @@ _PREFIX = b".backuptool-"  # of temporary names
 _SUFFIX = b".part"
 _LONG = 255 - len(_PREFIX) - len(_SUFFIX)  # bytes of a name that the others leave room for
 
+# Given as an owner, these mean that it is to stay: whoever restores would own what is setuid for somebody else.
+_NO_OWNER = (-1, (1 << 32) - 1)
+
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | FOLLOW_NOTHING
 
 _INSPECT = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0) | FOLLOW_NOTHING
@@ -237,21 +240,12 @@ class Destination:
 
     def make_symlink(self, path: bytes, target: bytes, metadata: Metadata) -> None:
         """Make a symlink."""
-        parent, name = split(path)
-        temporary = _temporary(name)
-        parent_fd = self._directory(parent)
-        self._discard(temporary, parent)
-        os.symlink(target, temporary, dir_fd=parent_fd)
-        try:
-            self._own(
-                path, lambda uid, gid: os.chown(temporary, uid, gid, dir_fd=parent_fd, follow_symlinks=False), metadata
-            )
-            self._set_xattrs(b"/proc/self/fd/%d/%s" % (parent_fd, temporary), path, metadata)
-            self._set_times(temporary, parent_fd, path, metadata)
-            self._take_name(temporary, name, parent_fd, path)
-        except BaseException:
-            self._discard(temporary, parent)
-            raise
+        self._make(
+            path,
+            metadata,
+            stat.S_IFLNK,
+            lambda temporary, parent_fd: os.symlink(target, temporary, dir_fd=parent_fd),
+        )
 
     def make_special(self, path: bytes, kind: bytes, device: int, metadata: Metadata) -> None:
         """Make a FIFO, a socket or a device.
@@ -259,24 +253,38 @@ class Destination:
         Raises:
             OSError: EPERM if only root may.
         """
+        self._make(
+            path,
+            metadata,
+            _MAKE[kind],
+            lambda temporary, parent_fd: os.mknod(temporary, 0o600 | _MAKE[kind], device, dir_fd=parent_fd),
+        )
+
+    def _make(self, path: bytes, metadata: Metadata, file_type: int, make: Callable[[bytes, int], None]) -> None:
+        """Make an entry without bytes under a temporary name, give it its metadata, then its own name."""
         parent, name = split(path)
         temporary = _temporary(name)
         parent_fd = self._directory(parent)
         self._discard(temporary, parent)
-        os.mknod(temporary, 0o600 | _MAKE[kind], device, dir_fd=parent_fd)
+        make(temporary, parent_fd)
         try:
-            owned = self._own(
-                path, lambda uid, gid: os.chown(temporary, uid, gid, dir_fd=parent_fd, follow_symlinks=False), metadata
-            )
-            # By descriptor: whoever may write here could put a symlink in the place of the temporary name.
+            # By descriptor: whoever may write here could put something else in the place of the temporary name.
             descriptor = os.open(temporary, _INSPECT, dir_fd=parent_fd)
             try:
+                made = os.fstat(descriptor)
+                if stat.S_IFMT(made.st_mode) != file_type or made.st_nlink != 1:
+                    raise OSError(errno.EBUSY, "something else was put in its place while it was made")
                 exact = b"/proc/self/fd/%d" % descriptor
-                self._set_mode(lambda mode: os.chmod(exact, mode), path, metadata, owned)
+                owned = self._own(path, lambda uid, gid: os.chown(exact, uid, gid), metadata)
+                if file_type != stat.S_IFLNK:
+                    self._set_mode(lambda mode: os.chmod(exact, mode), path, metadata, owned)
+                self._set_xattrs(b"/proc/self/fd/%d/%s" % (parent_fd, temporary), path, metadata)
+                try:
+                    os.utime(exact, ns=(time.time_ns(), metadata.mtime_ns))
+                except OSError as exc:
+                    self._on_failure("times", path, exc)
             finally:
                 os.close(descriptor)
-            self._set_xattrs(b"/proc/self/fd/%d/%s" % (parent_fd, temporary), path, metadata)
-            self._set_times(temporary, parent_fd, path, metadata)
             self._take_name(temporary, name, parent_fd, path)
         except BaseException:
             self._discard(temporary, parent)
@@ -347,6 +355,8 @@ class Destination:
 
     def _apply(self, descriptor: int, path: bytes, metadata: Metadata) -> None:
         try:
+            if metadata.uid in _NO_OWNER or metadata.gid in _NO_OWNER:
+                raise OSError(errno.EINVAL, "it has no owner")
             os.fchown(descriptor, metadata.uid, metadata.gid)
             owned = True
         except (OSError, AttributeError):
@@ -360,6 +370,8 @@ class Destination:
 
     def _own(self, path: bytes, chown: Callable[[int, int], None], metadata: Metadata) -> bool:
         try:
+            if metadata.uid in _NO_OWNER or metadata.gid in _NO_OWNER:
+                raise OSError(errno.EINVAL, "the catalog has a number that no owner has")
             chown(metadata.uid, metadata.gid)
             return True
         except (OSError, AttributeError) as exc:
@@ -407,12 +419,6 @@ class Destination:
                     write_xattr(target, name, value)
             except (OSError, ValueError) as exc:
                 self._on_failure("xattr", path, exc if isinstance(exc, OSError) else OSError(errno.EINVAL, str(exc)))
-
-    def _set_times(self, name: bytes, parent_fd: int, path: bytes, metadata: Metadata) -> None:
-        try:
-            os.utime(name, ns=(time.time_ns(), metadata.mtime_ns), dir_fd=parent_fd, follow_symlinks=False)
-        except OSError as exc:
-            self._on_failure("times", path, exc)
 
     def _take_name(self, temporary: bytes, name: bytes, parent_fd: int, path: bytes) -> None:
         try:
