@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -7,7 +8,7 @@ import sqlite3
 import stat
 import subprocess
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, NoReturn, Tuple
 
 import pytest
 from conftest import NOBODY, EveryEvent, as_nobody, sql, write, write_tree
@@ -574,6 +575,19 @@ def test_what_is_extra_is_deleted_and_nothing_behind_a_symlink(repo: Repository,
     assert (result.deleted_files, result.problems) == (7, ())
     assert differences(tree, littered) == []
     assert facts(tree) == before
+
+
+def test_extra_files_are_not_looked_for_where_the_destination_cannot_be_listed(
+    repo: Repository, littered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: object = ".") -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "scandir", fail)
+    result = repo.restore(1, littered, delete_extra=True)
+    assert result.deleted_files == 0
+    assert [(problem.kind, problem.path) for problem in result.problems] == [("unreadable", ".")]
+    assert "Input/output error" in result.problems[0].message
 
 
 def test_only_what_is_selected_is_deleted(repo: Repository, littered: Path) -> None:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import pickle
+import resource
 import shutil
 import socket
 import stat
@@ -651,6 +652,23 @@ def test_excluded_file_is_gone_from_the_next_snapshot(repo: Repository, tree: Pa
     result = repo.snapshot(tree, exclude=["docs"])
     assert counts(result) == Counts(unchanged=3, removed=2)
     assert repo.check().problems == ()
+
+
+def test_no_snapshot_is_taken_where_descriptors_run_out(repo: Repository, tree: Path) -> None:
+    """A snapshot without what cannot be opened for that reason would look like one from which it is gone."""
+    repo.snapshot(tree)
+    write(tree / "/".join(["deep"] * 40) / "file", b"deep")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + 25, limits[1]))
+    try:
+        with pytest.raises(SourceError, match="Too many open files; no snapshot was taken"):
+            repo.snapshot(tree)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert [snapshot.id for snapshot in repo.list()] == [1]
+    assert counts(repo.snapshot(tree)) == Counts(new=1, unchanged=5)
 
 
 def test_other_file_system_is_saved_as_an_empty_directory(repo: Repository, tmp_path: Path) -> None:

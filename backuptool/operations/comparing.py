@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 
-from ..errors import UnsafePathError
+from ..errors import SourceError, UnsafePathError
 from ..progress import Reporter
 from ..storage.catalog import SnapshotRow, files_of
 from ..storage.database import Database
@@ -54,7 +54,12 @@ class Comparison:
         Returns:
             Entries that were removed, or would be.
         """
-        source = Source(self._destination.root)
+        try:
+            source = Source(self._destination.root)
+        except SourceError as exc:
+            reason = exc.__cause__ if isinstance(exc.__cause__, OSError) else OSError(errno.ENOENT, str(exc))
+            self._unlisted(b"", reason)
+            return 0
         try:
             walk = source.walk(
                 Exclusions(), self._unlisted, self._database.identities(), self._database.journal_names()

@@ -29,7 +29,7 @@ from ..storage.spool import Spool
 from ..storage.writer import ContentWriter
 from ..tree.exclusions import Exclusions, read_pattern_file
 from ..tree.metadata import KINDS, signed_inode
-from ..tree.source import Source
+from ..tree.source import Source, require_resources
 from .processes import HelperFailedError
 from .reading import Readers
 from .recording import Known, Recorder
@@ -275,6 +275,7 @@ class _Attempt:
         return {version.path: (version, first) for version, first, _ in versions}
 
     def _unlisted(self, path: bytes, exc: OSError) -> None:
+        require_resources(path, exc)
         self._problem("unreadable", path, f"cannot be listed: {exc.strerror}")
 
     def _skip(self, path: bytes, size: int, limit: int) -> None:

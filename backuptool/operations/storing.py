@@ -17,7 +17,7 @@ from ..storage.chunking import LARGE_FILE, Chunking
 from ..storage.spool import Spool
 from ..storage.writer import Content, ContentWriter
 from ..tree.metadata import Status, kind_of, read_xattrs
-from ..tree.source import FileChangedError, Source
+from ..tree.source import FileChangedError, Source, require_resources
 from .reading import MOST_BYTES, Readers
 from .recording import Known, Recorder
 from .saving import FileSaver, SavedFile
@@ -183,6 +183,7 @@ class Storing:
         if isinstance(outcome, FileChangedError):
             self._problem("changed-kind", path, str(outcome))
         elif not gone:
+            require_resources(path, outcome)
             self._problem("unreadable", path, f"cannot be read: {outcome.strerror or outcome}")
         self._recorder.lose(path, known, gone=gone)
         return None
@@ -215,6 +216,7 @@ class Storing:
             if exc.errno in (errno.EINVAL, errno.ENOTDIR):
                 self._problem("changed-kind", path, "became another kind of file while the tree was walked")
             elif exc.errno != errno.ENOENT:
+                require_resources(path, exc)
                 self._problem("unreadable", path, f"cannot be read: {exc.strerror}")
             self._recorder.lose(path, known, gone=exc.errno == errno.ENOENT)
             return None

@@ -21,7 +21,7 @@ from .exclusions import CACHE_TAG, CACHE_TAG_SIGNATURE, Exclusions
 from .metadata import AnyStatus, read_xattrs
 from .portability import HAS_DIR_FD, O_NOATIME, OPEN_DIRECTORY, OPEN_FILE, next_data, next_hole, read_into
 
-__all__ = ["FileChangedError", "OpenFile", "Source"]
+__all__ = ["FileChangedError", "OpenFile", "Source", "require_resources"]
 
 _READ = 1 << 20
 
@@ -32,11 +32,29 @@ _READ_FLAGS = OPEN_FILE | O_NOATIME
 # Directories kept open along the way down; deeper ones are opened anew from the root.
 _DEEP = 100
 
+#: What the process or the machine has run out of: it says nothing about the file.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
 Report = Callable[[bytes, OSError], None]
 
 
 class FileChangedError(Exception):
     """A file is not what it was when it was listed: replaced by another kind, or by a symlink on the way to it."""
+
+
+def require_resources(path: bytes, exc: OSError) -> None:
+    """Tell a file that cannot be read from a process that can read none: all further ones would be taken for lost.
+
+    Raises:
+        SourceError: The process or the machine has run out of descriptors or memory.
+    """
+    if exc.errno in _EXHAUSTED:
+        shown = path.decode("utf-8", "surrogateescape") or "."
+        raise SourceError(
+            f"cannot go on at {shown}: {exc.strerror}; no snapshot was taken: raise the limit (ulimit -n), or close "
+            "other programs, and run it again",
+            shown,
+        ) from exc
 
 
 class Source:

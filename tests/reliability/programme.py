@@ -18,6 +18,7 @@ __all__ = ["ROWS", "Effort", "Figures", "run_row"]
 #: Name and module of each row, in the order of the table.
 ROWS: Tuple[Tuple[str, str], ...] = (
     ("kill", "test_kill"),
+    ("faults", "test_faults"),
     ("clock", "test_clock"),
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Callable, Dict, List, Sequence, Tuple
 import attrs
 from trees import Facts, facts
 
-from backuptool import Repository, RepositoryNotFoundError
+from backuptool import BackuptoolError, Repository, RepositoryNotFoundError
 from backuptool.cli import main
 from backuptool.operations import reading, writing
 
@@ -55,7 +56,14 @@ class Scenario:
         place = self.place / "trial"
         if place.exists():
             shutil.rmtree(str(place))
-        subprocess.run(["cp", "-a", str(self.place / "template"), str(place)], check=True)
+        place.mkdir()
+        return self.trial_in(place, helpers)
+
+    def trial_in(self, place: Path, helpers: int = 0) -> Trial:
+        """Return a copy in an empty directory."""
+        subprocess.run(["cp", "-a", f"{self.place / 'template'}/.", str(place)], check=True)
+        for name in ("stdout", "stderr"):
+            (self.place / name).write_text("", encoding="ascii")
         return Trial(self, place, helpers)
 
 
@@ -80,7 +88,7 @@ class Trial:
 
         def run() -> int:
             for number, name in ((1, "stdout"), (2, "stderr")):
-                descriptor = os.open(str(self.place / name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                descriptor = os.open(str(self.scenario.place / name), os.O_WRONLY | os.O_TRUNC)
                 os.dup2(descriptor, number)
                 os.close(descriptor)
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
@@ -98,11 +106,18 @@ class Trial:
 
     def printed(self, name: str) -> str:
         """Return what the last run of the command has printed."""
-        path = self.place / name
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return (self.scenario.place / name).read_text(encoding="utf-8", errors="replace")
 
-    def examine(self, what: str) -> Tuple[int, ...]:
+    def fault(self, what: str, fault: str) -> None:
+        """Note that a promise was broken."""
+        self.faults.append(f"{self.scenario.name}, {what}: {fault}")
+
+    def examine(self, what: str, *, metadata: bool = True) -> Tuple[int, ...]:
         """Look at what an interrupted command has left: every snapshot that is reported must be what was saved.
+
+        Args:
+            what: Has happened to it.
+            metadata: Whether restored files must have all of theirs; not if a problem was told.
 
         Returns the numbers of the snapshots there are.
         """
@@ -110,10 +125,10 @@ class Trial:
         listed = self._listed()
         done = any(word in self.printed("stdout") for word in ("saved:", "Removed", "restored to"))
         if listed not in (scenario.before, scenario.after) or (done and listed != scenario.after):
-            self._fault(what, f"there are snapshots {listed}, and it had {'' if done else 'not '}said that it was done")
-        self._compare(what, listed)
+            self.fault(what, f"there are snapshots {listed}, and it had {'' if done else 'not '}said that it was done")
+        self.compare(what, listed)
         if scenario.old:
-            self._examine_destination(what)
+            self._examine_destination(what, metadata)
         return listed
 
     def finish(self, what: str, listed: Tuple[int, ...]) -> None:
@@ -122,22 +137,22 @@ class Trial:
         done = listed == scenario.after and listed != scenario.before
         code = self.run(again=done)
         if code != 0:
-            self._fault(what, f"the next run ended with {code}: {self.printed('stderr')}")
+            self.fault(what, f"the next run ended with {code}: {self.printed('stderr')}")
         expected = scenario.after
         if done and scenario.arguments[0] == "snapshot":
             expected = (*expected, max(scenario.saved))
         if self._listed() != expected:
-            self._fault(what, f"after the next run there are snapshots {self._listed()}")
-        self._compare(what, expected[-1:])
+            self.fault(what, f"after the next run there are snapshots {self._listed()}")
+        self.compare(what, expected[-1:])
         with Repository(self.place / "backups.db", max_helpers=0) as repo:
             for problem in repo.check().problems:
-                self._fault(what, f"check: {problem.message}")
+                self.fault(what, f"check: {problem.message}")
         if scenario.old and facts(self.place / "out") != scenario.saved[scenario.after[-1]]:
-            self._fault(what, "the next restore did not finish it")
+            self.fault(what, "the next restore did not finish it")
         for path in self.place.rglob(".backuptool-*"):
-            self._fault(what, f"{path.name} is left after the next run")
+            self.fault(what, f"{path.name} is left after the next run")
         if (self.place / "backups.db-journal").exists() and scenario.name != "restore":
-            self._fault(what, "a journal is left after the next run")
+            self.fault(what, "a journal is left after the next run")
 
     def run(self, *, again: bool = False) -> int:
         """Run the command in a process of its own, undisturbed, and return its exit code."""
@@ -173,9 +188,6 @@ class Trial:
                     found.append(f"{name!r} has mode {status.st_mode:o}, owner {status.st_uid}:{status.st_gid}")
         return found
 
-    def _fault(self, what: str, fault: str) -> None:
-        self.faults.append(f"{self.scenario.name}, {what}: {fault}")
-
     def _listed(self) -> Tuple[int, ...]:
         try:
             with Repository(self.place / "backups.db") as repo:
@@ -183,29 +195,39 @@ class Trial:
         except RepositoryNotFoundError:
             return ()
 
-    def _compare(self, what: str, numbers: Sequence[int]) -> None:
+    def compare(self, what: str, numbers: Sequence[int]) -> None:
         """Restore snapshots and compare them with what was saved."""
+        for number in numbers:
+            if self.restored(number) != self.scenario.saved.get(number):
+                self.fault(what, f"snapshot {number} is not what was saved")
+
+    def restored(self, number: int) -> Facts:
+        """Restore a snapshot and return what came."""
         out = self.scenario.place / "compared"
-        with Repository(self.place / "backups.db", max_helpers=0) as repo:
-            for number in numbers:
-                problems = repo.restore(number, out).problems
-                if problems or facts(out) != self.scenario.saved.get(number):
-                    self._fault(what, f"snapshot {number} is not what was saved: {problems}")
-                shutil.rmtree(str(out))
+        try:
+            with Repository(self.place / "backups.db", max_helpers=0) as repo:
+                repo.restore(number, out)
+            return facts(out)
+        except BackuptoolError as exc:
+            return {b"": (str(exc),)}
+        finally:
+            shutil.rmtree(str(out), ignore_errors=True)
 
-    def _examine_destination(self, what: str) -> None:
-        """Each file must be as it was, or as it should be, whole and with all its metadata, under its name."""
-        new = self.scenario.saved[self.scenario.after[-1]]
+    def _examine_destination(self, what: str, metadata: bool) -> None:
+        """Each file must be as it was, or as it should be, whole, under its name."""
+        new, old = self.scenario.saved[self.scenario.after[-1]], self.scenario.old
         for path, fact in facts(self.place / "out").items():
-            if os.path.basename(path).startswith(b".backuptool-") or (self.place / "out" / os.fsdecode(path)).is_dir():
+            if os.path.basename(path).startswith(b".backuptool-") or stat.S_ISDIR(int(str(fact[0]))):
                 continue
-            if _own(fact) not in (_own(self.scenario.old.get(path)), _own(new.get(path))):
-                self._fault(what, f"{path!r} is neither what it was nor what it should be: {fact}")
+            allowed = [_own(which[path], metadata) for which in (old, new) if path in which]
+            if _own(fact, metadata) not in allowed:
+                self.fault(what, f"{path!r} is neither what it was nor what it should be: {fact}")
 
 
-def _own(fact: object) -> object:
+def _own(fact: Tuple[object, ...], metadata: bool) -> object:
     """Return what is known of a file but for its links, which change with those of others."""
-    return fact[:-1] if isinstance(fact, tuple) else fact
+    mode, detail = int(str(fact[0])), fact[4]
+    return fact[:-1] if metadata else (stat.S_IFMT(mode), detail)
 
 
 # Making.

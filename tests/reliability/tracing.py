@@ -116,16 +116,27 @@ class Call(NamedTuple):
     main: bool
 
     def path(self) -> str:
-        """Return the path that the call is about, as far as that is known: of its descriptor, or the one it names."""
+        """Return the path that the call is about: of its descriptor, or the one it names; "" if it has none."""
         address = self.arguments[_BY_PATH[self.name]] if self.name in _BY_PATH else 0
         if address:
             return _text(self.process, address)
+        return self._opened(self.arguments[0])
+
+    def full_path(self) -> str:
+        """Return that path as an absolute one."""
+        path = self.path()
+        if path and not path.startswith("/") and self.name in _BY_DIRECTORY:
+            return f"{self._opened(self.arguments[_BY_DIRECTORY[self.name]])}/{path}"
+        return path
+
+    def _opened(self, descriptor: int) -> str:
         try:
-            return os.readlink(f"/proc/{self.process}/fd/{self.arguments[0]}")
+            return os.readlink(f"/proc/{self.process}/fd/{descriptor & 0xFFFFFFFF}")
         except OSError:
             return ""
 
 
+#: Which argument is a path.
 _BY_PATH = {
     "open": 0,
     "openat": 1,
@@ -149,6 +160,24 @@ _BY_PATH = {
     "lsetxattr": 0,
     "newfstatat": 1,
     "statx": 1,
+}
+
+
+#: Which argument is the directory that a path is relative to.
+_BY_DIRECTORY = {
+    "openat": 0,
+    "renameat": 2,
+    "renameat2": 2,
+    "mkdirat": 0,
+    "linkat": 2,
+    "symlinkat": 1,
+    "unlinkat": 0,
+    "fchmodat": 0,
+    "fchownat": 0,
+    "mknodat": 0,
+    "utimensat": 0,
+    "newfstatat": 0,
+    "statx": 0,
 }
 
 
