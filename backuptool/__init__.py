@@ -34,6 +34,7 @@ from .progress import ProgressCallback, ProgressEvent
 from .repository import DEFAULT_MAX_FILE_SIZE, Repository
 
 if typing.TYPE_CHECKING:
+    from .results.changes import Alert, AlertKind, Changes
     from .results.check import CheckResult
     from .results.presentation import Result, format_size, printable
     from .results.problem import Problem
@@ -45,7 +46,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DEFAULT_MAX_FILE_SIZE",
+    "Alert",
+    "AlertKind",
     "BackuptoolError",
+    "Changes",
     "CheckResult",
     "Compression",
     "ContentCorruptError",
@@ -81,6 +85,7 @@ __all__ = [
 
 #: Where the names are that are imported when they are first used: listing snapshots needs two of them.
 _HOMES = {
+    "results.changes": ("Alert", "AlertKind", "Changes"),
     "results.check": ("CheckResult",),
     "results.presentation": ("Result", "format_size", "printable"),
     "results.problem": ("Problem",),

@@ -20,6 +20,7 @@ from backuptool import (
     RepositoryNotFoundError,
     Result,
     SnapshotList,
+    SnapshotResult,
     printable,
 )
 from backuptool.commands import load
@@ -87,6 +88,9 @@ def _report(result: Result, command: Any, options: argparse.Namespace) -> ExitCo
 
         for problem in problems:
             _tell("problem", problem_text(problem, verbose=verbose))
+    alerts = result.alerts if isinstance(result, SnapshotResult) else ()
+    for alert in alerts:
+        _tell("alert", printable(f"{alert.kind}: {alert}"))
     if options.json:
         import json
 
@@ -95,7 +99,7 @@ def _report(result: Result, command: Any, options: argparse.Namespace) -> ExitCo
         text: str | Iterable[str] = command.as_text(result, verbose=verbose)
         for part in (text,) if isinstance(text, str) else text:
             _print(sys.stdout, part)
-    return ExitCode.PROBLEMS if problems else ExitCode.DONE
+    return ExitCode.PROBLEMS if problems or alerts else ExitCode.DONE
 
 
 def _tell_error(error: Exception, *, verbose: bool) -> None:

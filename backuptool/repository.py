@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .results.check import CheckResult
     from .results.prune import PruneResult
     from .results.restore import OverwritePolicy, RestoreResult
-    from .results.snapshot import Compression, SnapshotList, SnapshotResult
+    from .results.snapshot import Compression, Snapshot, SnapshotList, SnapshotResult
 
 __all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository"]
 
@@ -77,6 +77,7 @@ class Repository:
         compression: Compression = "balanced",
         note: str = "",
         tags: Iterable[str] = (),
+        pinned: bool = False,
         host: Optional[str] = None,
         progress: Progress = None,
     ) -> SnapshotResult:
@@ -99,6 +100,7 @@ class Repository:
                 it is; one repository may hold all three.
             note: Free text kept with the snapshot.
             tags: Words kept with the snapshot.
+            pinned: Whether it is to be removed only after it was unpinned (:meth:`annotate`).
             host: Name of the machine, by default its host name. Source and host together are what a snapshot is
                 compared with.
             progress: A callback that receives :class:`ProgressEvent`, or True for a bar. If it raises, the operation
@@ -128,6 +130,7 @@ class Repository:
             compression=compression,
             note=note,
             tags=tuple(sorted(set(_strings(tags)))),
+            pinned=pinned,
             host=socket.gethostname() if host is None else host,
             most_helpers=self._max_helpers,
         )
@@ -202,6 +205,39 @@ class Repository:
         )
         with Reporter(progress) as reporter, self._pool.reading() as database:
             return restore(database, snapshot, options, reporter)
+
+    def annotate(
+        self,
+        snapshot: Union[int, str],
+        *,
+        note: Optional[str] = None,
+        add_tags: Iterable[str] = (),
+        remove_tags: Iterable[str] = (),
+        pinned: Optional[bool] = None,
+    ) -> Snapshot:
+        """Change the note, the tags or the pin of a snapshot, and return it as it is then.
+
+        What is not given stays. A tag that is both added and removed is removed. The snapshot's digest changes with its
+        note and its tags.
+
+        Args:
+            snapshot: A snapshot's number, or ``"latest"``.
+            note: The new note; ``""`` for none.
+            add_tags: Words to keep with the snapshot.
+            remove_tags: Words to take away from it; one that it does not have is no error.
+            pinned: True to have it removed only after it was unpinned, False to unpin it.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot; its message lists those there are.
+            CorruptionError: What is stored of it is damaged, and would be hidden by a new digest.
+
+        Cost: one transaction of two or three rows.
+        """
+        from .operations.annotate import annotate
+
+        words = {"add_tags": tuple(_strings(add_tags)), "remove_tags": tuple(_strings(remove_tags))}
+        with self._pool.writing() as database:
+            return annotate(database, snapshot, note=note, pinned=pinned, clock=time.time_ns, **words)
 
     def prune(
         self, snapshots: Union[int, Iterable[int]] = (), *, dry_run: bool = False, progress: Progress = None

@@ -1282,10 +1282,10 @@ def test_filter_saves_the_look_ups_of_many_new_contents(database: Database) -> N
 def test_references_are_counted_in_any_order_and_missing_contents_noticed(database: Database) -> None:
     ids, _, _ = store(database, *(b"%d" % number for number in range(6)))
     order = array("q", [ids[4], ids[0], ids[1], ids[0], ids[2]])
-    assert reference(database, 7, order, array("I", [1, 2, 1, 1, 0])) == 3
+    assert reference(database, 7, order, array("I", [1, 2, 1, 1, 0])) == (3, 3)
     rows = database.query("SELECT refs, since FROM contents ORDER BY id")
     assert rows == [(3, 7), (1, 7), (0, 0), (0, 0), (1, 7), (0, 0)]
-    assert reference(database, 8, order, array("I", [1, 0, 0, 0, 1])) == 1
+    assert reference(database, 8, order, array("I", [1, 0, 0, 0, 1])) == (1, 1)
     assert database.query("SELECT refs, since FROM contents WHERE id IN (3, 5) ORDER BY id") == [(1, 8), (2, 7)]
     assert add_refs(database, {1: 1, 2: 1, 6: 5}) == 3
     assert add_refs(database, {6: 1, 7: 1}) == 1

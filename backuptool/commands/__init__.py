@@ -22,6 +22,7 @@ COMMANDS = {
     "snapshot": "save the present state of a directory; the first one creates the repository",
     "list": "show the snapshots and their sizes",
     "restore": "write a snapshot, or a part of it, into a directory",
+    "annotate": "change the note, the tags or the pin of a snapshot",
     "prune": "remove snapshots and give back the space that only they use",
     "check": "verify the repository and name what is damaged; nothing is changed",
 }

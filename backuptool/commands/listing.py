@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Sequence
 
-from backuptool import Repository, Snapshot, SnapshotList
+from backuptool import Repository, Snapshot, SnapshotList, printable
 
 from .arguments import path
 from .phrases import details, text_of
@@ -37,7 +37,8 @@ def run(repository: Repository, options: argparse.Namespace) -> SnapshotList:
 def as_text(snapshots: SnapshotList, *, verbose: bool = False) -> str:
     """Return the table of snapshots: local times, plain bytes, and the total of the distinct sizes.
 
-    A column whose values need more than its usual width becomes wider, and the rules with it.
+    A column whose values need more than its usual width becomes wider, and the rules with it. Behind the columns of a
+    snapshot that is pinned stands the word; what was alarming about one stands on lines of its own.
 
     Args:
         snapshots: What to show, one row each.
@@ -53,9 +54,10 @@ def as_text(snapshots: SnapshotList, *, verbose: bool = False) -> str:
     rule = "-" * (sum(widths) - _SHORTER_RULE)
     lines = [_padded(heading, widths), rule]
     for snapshot, row in zip(snapshots, rows):
-        lines.append(_padded(row, widths))
+        lines.append(_padded(row, widths) + ("pinned" if snapshot.pinned else ""))
         if verbose:
             lines.append(" " * widths[0] + details(snapshot))
+        lines += [" " * widths[0] + printable(f"{alert.kind}: {alert}") for alert in snapshot.alerts]
     lines += [rule, _padded(total, widths)]
     return text_of(lines)
 

@@ -44,7 +44,8 @@ examples:
   backuptool check
 
 exit codes:
-  0 done, 1 failed, 2 wrong usage, 3 done with problems, 10 no repository, 11 repository locked, 130 interrupted
+  0 done, 1 failed, 2 wrong usage, 3 done with problems or alerts, 10 no repository, 11 repository locked,
+  130 interrupted
 
 "backuptool COMMAND --help" shows the options of a command.""",
     )

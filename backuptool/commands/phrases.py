@@ -29,6 +29,8 @@ def details(snapshot: Snapshot) -> str:
         parts.append(f"{snapshot.skipped_files:,} skipped")
     if snapshot.problem_files:
         parts.append(f"{snapshot.problem_files:,} not saved")
+    if snapshot.pinned:
+        parts.append("pinned")
     if snapshot.tags:
         parts.append("tags: " + " ".join(snapshot.tags))
     if snapshot.note:

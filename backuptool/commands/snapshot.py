@@ -61,6 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     option("--note", metavar="TEXT", default="", help="free text kept with the snapshot")
     option("--tag", metavar="TAG", **SEVERAL, help="a word kept with the snapshot; may be given several times")
+    option("--pin", action="store_true", help="have the snapshot removed only after it was unpinned")
     option("--host", metavar="NAME", help="name of the machine (default: its host name)")
 
 
@@ -79,6 +80,7 @@ def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
         compression=options.compression,
         note=options.note,
         tags=options.tag,
+        pinned=options.pin,
         host=options.host,
         progress=wants_bar(options),
     )
@@ -98,6 +100,7 @@ def as_text(result: SnapshotResult, *, verbose: bool = False) -> str:
         lines += ["  " + details(snapshot), f"  digest {snapshot.digest}"]
     if result.skipped_files:
         lines.append(f"  {count(result.skipped_files, 'file')} skipped because of the size")
+    lines += [f"  looks like {alert.kind}, see standard error" for alert in result.alerts]
     return text_of(lines + problem_count(result.problems))
 
 

@@ -17,7 +17,7 @@ from ..errors import CorruptionError
 from ..progress import Reporter
 from ..results.problem import Problem
 from ..results.prune import PruneResult
-from ..storage import catalog
+from ..storage import catalog, records
 from ..storage.compression import DEFAULT, SETTINGS, compress
 from ..storage.database import Database
 from ..storage.packs import UnpackedPack, read_pack, unpack
@@ -132,6 +132,7 @@ class _Prune:
         if behind is None and before is not None:
             # What this snapshot had ended is current again.
             database.execute("UPDATE files SET last = NULL WHERE source = ? AND last >= ?", (row.source, before))
+        records.remove_records(database, row.id)
         database.execute("DELETE FROM snapshots WHERE id = ?", (row.id,))
         gone = self._release()
         self._hand_over(row, behind, group, gone)

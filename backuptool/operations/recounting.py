@@ -19,6 +19,7 @@ from ..storage.catalog import SnapshotRow, heirs, snapshot_rows
 from ..storage.chunking import Chunking
 from ..storage.database import Database
 from ..storage.digest import MODULUS, layout_entry, row_hash, to_bytes
+from ..storage.records import damaged_records
 from .validating import flaw
 
 __all__ = ["Recount", "text_of"]
@@ -97,6 +98,7 @@ class Recount:
         database = self.database
         self._settings()
         rows = self._snapshot_rows()
+        self._records()
         self.snapshots = len(rows)
         sources: dict[int, _Source] = {}
         for row in rows:
@@ -150,6 +152,13 @@ class Recount:
             if heir not in known or pruned in known:
                 self.problem("catalog-corrupt", f"what snapshot {pruned} brought is booked on {heir}, which cannot be")
         return rows
+
+    def _records(self) -> None:
+        """Verify what is kept beside the snapshots; it says nothing of the files."""
+        for what, number in damaged_records(self.database):
+            snapshots = [number] if isinstance(number, int) else []
+            message = f"the {what} row of snapshot {number} is not as it was saved; its files are not concerned"
+            self.problem("snapshot-corrupt", message, snapshots=snapshots)
 
     def _sweep_files(self, sources: dict[int, _Source], refs: _Numbers, since: _Numbers) -> None:
         """Add up what the versions contribute to the snapshots that have them."""

@@ -13,12 +13,14 @@ from typing import Any, Callable, Iterator, Optional, Sequence
 
 import attrs
 
+from ..anomalies import HISTORY, judge
 from ..errors import CorruptionError, RepositoryLockedError
 from ..progress import Reporter
+from ..results.changes import Alert, Changes
 from ..results.presentation import format_size
 from ..results.problem import Problem
 from ..results.snapshot import SkippedFile, SnapshotResult
-from ..storage import catalog
+from ..storage import catalog, records
 from ..storage.chunking import Chunking
 from ..storage.compression import DEFAULT, SETTINGS
 from ..storage.contents import ContentsVanishedError, reference
@@ -64,6 +66,7 @@ class SnapshotOptions:
     one_file_system: bool = False
     note: str = ""
     tags: tuple[str, ...] = ()
+    pinned: bool = False
     host: str = ""
     compression: str = DEFAULT
     helpers: Optional[int] = None  #: processes that read beside this one; None for what pays
@@ -98,16 +101,18 @@ def snapshot(
     exclusions = options.exclusions()
     source = Source(options.source)
     helpers = options.helpers
+    stored = (0, 0)
     try:
         with pool.writing(create=True) as database:
             for _ in range(_ATTEMPTS):
-                attempt = _Attempt(database, source, options, exclusions, reporter, clock)
+                attempt = _Attempt(database, source, options, exclusions, reporter, clock, stored)
                 try:
                     return attempt.run(begin, helpers)
                 except (_BaseMovedError, ContentsVanishedError):
-                    continue
+                    pass
                 except HelperFailedError:
                     helpers = 0
+                stored = attempt.stored()
     finally:
         source.close()
     raise RepositoryLockedError(
@@ -132,6 +137,7 @@ class _Attempt:
         exclusions: Exclusions,
         reporter: Reporter,
         clock: Callable[[], int],
+        stored: tuple[int, int] = (0, 0),
     ) -> None:
         self._database = database
         self._source = source
@@ -139,6 +145,8 @@ class _Attempt:
         self._exclusions = exclusions
         self._reporter = reporter
         self._clock = clock
+        self._stored = stored
+        self._writer: Optional[ContentWriter] = None
         self._started_ns = clock()
         self._source_id = catalog.source_id(database, options.host, source.root)
         self._base = catalog.newest_snapshot(database, self._source_id)
@@ -158,11 +166,12 @@ class _Attempt:
         chunking = _chunking(self._database)
         compression = self._options.compression
         most = self._options.most_helpers
-        with ContentWriter(self._database, self._clock, compression) as self._writer, Readers(
-            self._source.root, chunking, compression, self._writer, helpers, most
+        with ContentWriter(self._database, self._clock, compression) as writer, Readers(
+            self._source.root, chunking, compression, writer, helpers, most
         ) as readers:
+            self._writer = writer
             storing = Storing(
-                *(self._source, chunking, self._writer, readers, self._recorder, self._rows, self._last_versions),
+                *(self._source, chunking, writer, readers, self._recorder, self._rows, self._last_versions),
                 *(self._reporter, self._problem),
             )
             window, limit = storing.new_window(), _FIRST_WINDOW
@@ -175,9 +184,9 @@ class _Attempt:
             storing.store(window)
             del window  # it takes most of the memory, and is let go when its rows were set aside
             storing.finish()
-            self._writer.flush()
+            writer.flush()
         self._reporter.report("commit", total_files=self._rows.count)
-        row = self._commit()
+        row = self._commit(writer.ids)
         return SnapshotResult(
             snapshot=row.to_result(),
             new_files=self._recorder.new,
@@ -186,12 +195,18 @@ class _Attempt:
             removed_files=self._recorder.removed,
             skipped_files=len(self._skipped),
             read_bytes=storing.read_bytes,
-            new_bytes=self._writer.new_bytes,
-            stored_bytes=self._writer.stored_bytes,
+            new_bytes=self.stored()[0],
+            stored_bytes=self.stored()[1],
             elapsed_seconds=time.monotonic() - begin,
             skipped=tuple(self._skipped),
             problems=tuple(self._problems),
         )
+
+    def stored(self) -> tuple[int, int]:
+        """Return the new bytes, and what they take, of this attempt and of those before: what was stored stays."""
+        if self._writer is None:
+            return self._stored
+        return self._stored[0] + self._writer.new_bytes, self._stored[1] + self._writer.stored_bytes
 
     # Comparing: a merge of two sorted streams, in constant memory.
 
@@ -287,11 +302,10 @@ class _Attempt:
 
     # Committing: everything that makes it a snapshot, in one transaction.
 
-    def _commit(self) -> catalog.SnapshotRow:
+    def _commit(self, ids: Sequence[int]) -> catalog.SnapshotRow:
         database = self._database
         options = self._options
         recorder = self._recorder
-        ids = self._writer.ids
         # What a prune took meanwhile is counted by reference.
         with database.without_foreign_keys(), database.transaction():
             source = catalog.source_id(database, options.host, self._source.root, create=True)
@@ -304,8 +318,8 @@ class _Attempt:
                 catalog.update_stamps(database, source, recorder.stamps)
             counts = array("I", bytes(4 * len(ids)))
             catalog.insert_versions(database, source, number, self._base is not None, self._rows.drain(counts), ids)
-            distinct = reference(database, number, ids, counts)
-            return catalog.insert_snapshot(
+            brought = reference(database, number, ids, counts)
+            row = catalog.insert_snapshot(
                 database,
                 catalog.SnapshotRow(
                     id=number,
@@ -317,7 +331,7 @@ class _Attempt:
                     files=recorder.files,
                     directories=recorder.directories,
                     size=recorder.size,
-                    distinct_size=distinct,
+                    distinct_size=brought.size,
                     skipped_files=len(self._skipped),
                     problem_files=len({problem.path for problem in self._problems}),
                     note=options.note,
@@ -325,6 +339,27 @@ class _Attempt:
                     tree_digest=to_bytes(recorder.tree_digest % MODULUS),
                 ),
             )
+            if options.pinned:
+                records.pin(database, number, row.finished_ns)
+            alerts = self._record_changes(row, brought.contents)
+            return attrs.evolve(row, pinned=options.pinned, alerts=alerts)
+
+    def _record_changes(self, row: catalog.SnapshotRow, new_contents: int) -> tuple[Alert, ...]:
+        """Keep what this snapshot changed, and what is alarming about that."""
+        recorder = self._recorder
+        new_bytes, stored_bytes = self.stored()
+        changes = Changes(
+            new_files=recorder.new,
+            changed_files=recorder.changed,
+            unchanged_files=recorder.unchanged,
+            removed_files=recorder.removed,
+            new_contents=new_contents,
+            new_bytes=new_bytes,
+            stored_bytes=stored_bytes,
+        )
+        alerts = judge(changes, records.past_changes(self._database, row.source, HISTORY))
+        records.insert_changes(self._database, row.id, changes, alerts)
+        return alerts
 
 
 def _is_within(path: bytes, others: set[bytes]) -> bool:

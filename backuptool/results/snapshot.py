@@ -8,6 +8,7 @@ from typing import Any, Iterator, Literal
 
 import attrs
 
+from .changes import Alert
 from .presentation import Result, count, format_size, local_time, printable
 from .problem import Problem, problem_tail
 
@@ -54,6 +55,8 @@ class Snapshot(Result):
         note: Free text given with it.
         tags: Words given with it, sorted.
         digest: Fingerprint of everything it holds, 64 hex digits; ``check`` recomputes it.
+        pinned: True if it is removed only after it was unpinned.
+        alerts: What looked alarming about its changes when it was taken.
     """
 
     id: int
@@ -70,6 +73,8 @@ class Snapshot(Result):
     note: str = ""
     tags: tuple[str, ...] = ()
     digest: str = ""
+    pinned: bool = False
+    alerts: tuple[Alert, ...] = ()
 
     @property
     def time(self) -> datetime.datetime:
@@ -83,6 +88,8 @@ class Snapshot(Result):
         return (
             f"{self.id} {self.source} {self.time:%Y-%m-%d %H:%M:%S}, {count(self.files, 'file')}, "
             f"{format_size(self.size_bytes)}, {format_size(self.distinct_bytes)} distinct"
+            + (", pinned" if self.pinned else "")
+            + "".join(f", {alert.kind}" for alert in self.alerts)
         )
 
 
@@ -173,10 +180,16 @@ class SnapshotResult(Result):
     skipped: tuple[SkippedFile, ...] = ()
     problems: tuple[Problem, ...] = ()
 
+    @property
+    def alerts(self) -> tuple[Alert, ...]:
+        """What looks alarming about the changes: those of the snapshot."""
+        return self.snapshot.alerts
+
     def _headline(self) -> str:
         text = (
             f"{self.snapshot.id}: {self.new_files:,} new, {self.changed_files:,} changed, "
             f"{self.unchanged_files:,} unchanged, {self.removed_files:,} removed, "
             f"{format_size(self.read_bytes)} read, {format_size(self.stored_bytes)} stored"
         )
+        text += "".join(f", {alert.kind}" for alert in self.alerts)
         return text + problem_tail(self.skipped_files, self.problems)

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NamedTuple,
 import attrs
 
 from ..errors import CorruptionError, SnapshotNotFoundError
+from ..results.changes import Alert
 from ..results.snapshot import Snapshot
 from .database import Database
 from .digest import FileVersion, snapshot_digest
+from .records import alerts_of
 
 if TYPE_CHECKING:
     from .contents import ContentLocation
@@ -38,6 +40,7 @@ __all__ = [
     "next_snapshot_id",
     "snapshot_rows",
     "source_id",
+    "update_description",
     "update_distinct_size",
     "update_stamps",
     "version_row",
@@ -55,6 +58,11 @@ _SNAPSHOT_COLUMNS = (
     "n.id, n.source, s.host, s.root, n.started_ns, n.finished_ns, n.files, n.directories, n.size, n.distinct_size, "
     "n.skipped_files, n.problem_files, n.note, n.tags, n.tree_digest, n.digest"
 )
+
+_SNAPSHOTS = "FROM snapshots AS n LEFT JOIN sources AS s ON s.id = n.source"
+
+#: What is kept beside them; a snapshot can be read without it.
+_RECORDS = "LEFT JOIN pins AS p ON p.snapshot = n.id LEFT JOIN changes AS g ON g.snapshot = n.id"
 
 
 @attrs.frozen
@@ -77,6 +85,8 @@ class SnapshotRow:
     tags: tuple[str, ...]
     tree_digest: bytes
     digest: bytes = b""
+    pinned: bool = False
+    alerts: tuple[Alert, ...] = ()
 
     def compute_digest(self) -> bytes:
         """Return what ``digest`` must be; ``distinct_size`` is left out, as pruning others changes it."""
@@ -115,6 +125,8 @@ class SnapshotRow:
             note=self.note,
             tags=self.tags,
             digest=self.digest.hex(),
+            pinned=self.pinned,
+            alerts=self.alerts,
         )
 
 
@@ -131,7 +143,17 @@ def _snapshot_row(row: Sequence[object], path: str) -> SnapshotRow:
             raise TypeError("a digest is none")
     except (AttributeError, TypeError, ValueError, RecursionError) as exc:
         raise CorruptionError(f"the row of snapshot {row[0]!r} is damaged ({exc})", path) from exc
+    values[16:] = [bool(values[16]), alerts_of(values[17])]
     return SnapshotRow(*values)  # type: ignore[arg-type]
+
+
+def _select_snapshots(database: Database, tail: str, parameters: Sequence[int] = ()) -> list[Any]:
+    """Return rows of snapshots; where SQLite cannot read what is kept beside them, as if there was none."""
+    try:
+        columns = f"{_SNAPSHOT_COLUMNS}, p.snapshot IS NOT NULL, g.alerts"
+        return database.query(f"SELECT {columns} {_SNAPSHOTS} {_RECORDS} {tail}", parameters)
+    except CorruptionError:
+        return database.query(f"SELECT {_SNAPSHOT_COLUMNS}, 0, NULL {_SNAPSHOTS} {tail}", parameters)
 
 
 def snapshot_rows(
@@ -143,9 +165,7 @@ def snapshot_rows(
         on_damage: Called for each row that is damaged, which is then left out; without it the first one is an error.
     """
     found = []
-    for row in database.query(
-        f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots AS n LEFT JOIN sources AS s ON s.id = n.source ORDER BY n.id"
-    ):
+    for row in _select_snapshots(database, "ORDER BY n.id"):
         try:
             found.append(_snapshot_row(row, database.path))
         except CorruptionError as exc:
@@ -169,10 +189,7 @@ def find_snapshot(database: Database, reference: int | str) -> SnapshotRow:
     elif isinstance(reference, int) and not isinstance(reference, bool):
         number = reference
     if number is not None and -(1 << 63) <= number < 1 << 63:
-        rows = database.query(
-            f"SELECT {_SNAPSHOT_COLUMNS} FROM snapshots AS n LEFT JOIN sources AS s ON s.id = n.source WHERE n.id = ?",
-            (number,),
-        )
+        rows = _select_snapshots(database, "WHERE n.id = ?", (number,))
         if rows:
             return _snapshot_row(rows[0], database.path)
     available = [row[0] for row in database.query("SELECT id FROM snapshots ORDER BY id")]
@@ -245,6 +262,27 @@ def insert_snapshot(database: Database, row: SnapshotRow) -> SnapshotRow:
             row.tree_digest,
             row.digest,
         ),
+    )
+    return row
+
+
+def update_description(database: Database, row: SnapshotRow, note: str, tags: Sequence[str]) -> SnapshotRow:
+    """Give a snapshot another note and other tags, and return it with its new digest.
+
+    Raises:
+        CorruptionError: Its row is not as it was saved: a new digest would hide that.
+    """
+    if row.compute_digest() != row.digest:
+        raise CorruptionError(
+            f"the description of snapshot {row.id} in {database.path} is not as it was saved, and stays as it is for "
+            "check to name it",
+            database.path,
+        )
+    row = attrs.evolve(row, note=note, tags=tuple(sorted(set(tags))))
+    row = attrs.evolve(row, digest=row.compute_digest())
+    database.execute(
+        "UPDATE snapshots SET note = CAST(? AS TEXT), tags = ?, digest = ? WHERE id = ?",
+        (row.note.encode("utf-8", "surrogateescape"), json.dumps(row.tags), row.digest, row.id),
     )
     return row
 

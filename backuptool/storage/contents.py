@@ -16,6 +16,7 @@ from .digest import hash_zeros
 from .packs import PackReader
 
 __all__ = [
+    "Brought",
     "Bytes",
     "ContentLocation",
     "ContentReader",
@@ -119,7 +120,19 @@ def insert_contents(database: Database, rows: Sequence[tuple[int, bytes, int, Op
     database.executemany(sql + row, rows[whole:])
 
 
-def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Sequence[int]) -> int:
+class Brought(NamedTuple):
+    """What a snapshot is the first to have.
+
+    Attributes:
+        contents: Contents of files; the parts of large ones are not counted.
+        size: Bytes, the snapshot's distinct size. A large content brings its parts, and the bytes are counted there.
+    """
+
+    contents: int
+    size: int
+
+
+def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Sequence[int]) -> Brought:
     """Count the references of a snapshot's new file versions, and let it have brought what no other has.
 
     Args:
@@ -127,14 +140,10 @@ def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Seq
         ids: Id of each content by ordinal.
         counts: Number of new references to each, by ordinal.
 
-    Returns:
-        The bytes that the snapshot brought: its distinct size. A large content brings its parts, and the bytes are
-        counted there.
-
     Raises:
         ContentsVanishedError: One of the contents is not there.
     """
-    brought = 0
+    brought = new = 0
     several: list[tuple[int, int]] = []
 
     def once() -> Iterator[tuple[int, int]]:
@@ -146,11 +155,12 @@ def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Seq
     for first, last, _ in _runs(once()):
         span = (first, last)
         fresh = "id BETWEEN ? AND ? AND since = 0"
-        size, large = database.query(
-            f"SELECT coalesce(sum(CASE WHEN layout IS NULL THEN size END), 0), count(layout) FROM contents "
+        number, size, large = database.query(
+            "SELECT count(*), coalesce(sum(CASE WHEN layout IS NULL THEN size END), 0), count(layout) FROM contents "
             f"WHERE {fresh}",
             span,
         )[0]
+        new += number
         brought += size
         parted = database.query(f"SELECT id FROM contents WHERE {fresh} AND layout IS NOT NULL", span) if large else []
         found = database.execute(
@@ -165,7 +175,7 @@ def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Seq
             brought += database.value(f"SELECT coalesce(sum(size), 0) FROM contents WHERE {parts}", content)
             database.execute(f"UPDATE contents SET since = ? WHERE {parts}", (snapshot, *content))
     database.executemany("UPDATE contents SET refs = refs + ? WHERE id = ?", several)
-    return brought
+    return Brought(new, brought)
 
 
 def _by_id(ids: Sequence[int], counts: Sequence[int]) -> Iterator[tuple[int, int]]:

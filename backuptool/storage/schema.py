@@ -150,8 +150,10 @@ CREATE TABLE changes (             -- what each snapshot changed against the one
     changed_files    INTEGER NOT NULL,
     unchanged_files  INTEGER NOT NULL,
     removed_files    INTEGER NOT NULL,
+    new_contents     INTEGER NOT NULL,  -- contents of files that no snapshot had before
     new_size         INTEGER NOT NULL,  -- bytes of contents that the repository did not have
     stored_size      INTEGER NOT NULL,  -- bytes that these took in packs
+    alerts           TEXT NOT NULL,     -- JSON array of objects with kind and message: what is alarming about it
     digest           BLOB NOT NULL      -- SHA-256 of this row, 32 bytes
 );
 

@@ -23,7 +23,7 @@ from trees import Facts, facts, program
 from backuptool import ProgressEvent, Repository
 from backuptool.operations.prune import prune
 from backuptool.operations.snapshot import SnapshotOptions, snapshot
-from backuptool.storage.contents import ContentsVanishedError, reference
+from backuptool.storage.contents import Brought, ContentsVanishedError, reference
 from backuptool.storage.database import Database
 from backuptool.storage.pool import ConnectionPool
 
@@ -244,11 +244,11 @@ def test_a_commit_that_does_not_look_for_what_was_pruned_is_found(
 ) -> None:
     """The control: a prune by a clock far ahead takes what a snapshot has just stored."""
 
-    def careless(*arguments: Any) -> int:
+    def careless(*arguments: Any) -> Brought:
         try:
             return reference(*arguments)
         except ContentsVanishedError:
-            return 0
+            return Brought(0, 0)
 
     monkeypatch.setattr("backuptool.operations.snapshot.reference", careless)
     faults: List[str] = []
