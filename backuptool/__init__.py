@@ -36,6 +36,7 @@ from .repository import DEFAULT_MAX_FILE_SIZE, Repository
 if typing.TYPE_CHECKING:
     from .results.changes import Alert, AlertKind, Changes
     from .results.check import CheckResult
+    from .results.drill import Drill, DrillResult
     from .results.presentation import Result, format_size, printable
     from .results.problem import Problem
     from .results.prune import PruneResult
@@ -55,6 +56,8 @@ __all__ = [
     "ContentCorruptError",
     "ContentMissingError",
     "CorruptionError",
+    "Drill",
+    "DrillResult",
     "NotARepositoryError",
     "OverwritePolicy",
     "PatternError",
@@ -87,6 +90,7 @@ __all__ = [
 _HOMES = {
     "results.changes": ("Alert", "AlertKind", "Changes"),
     "results.check": ("CheckResult",),
+    "results.drill": ("Drill", "DrillResult"),
     "results.presentation": ("Result", "format_size", "printable"),
     "results.problem": ("Problem",),
     "results.prune": ("PruneResult",),

@@ -16,6 +16,7 @@ from .storage.pool import ConnectionPool
 
 if TYPE_CHECKING:
     from .results.check import CheckResult
+    from .results.drill import DrillResult
     from .results.prune import PruneResult
     from .results.restore import OverwritePolicy, RestoreResult
     from .results.snapshot import Compression, Snapshot, SnapshotList, SnapshotResult
@@ -273,6 +274,50 @@ class Repository:
 
         with Reporter(progress) as reporter, self._pool.reading(fresh=True) as database:
             return check(database, quick=quick, reporter=reporter, most_helpers=self._max_helpers)
+
+    def drill(
+        self,
+        snapshot: Union[int, str] = "latest",
+        *,
+        sample: Union[int, float, None] = None,
+        scratch: Optional[BytesPath] = None,
+        seed: Optional[int] = None,
+        progress: Progress = None,
+    ) -> DrillResult:
+        """Prove that a snapshot can be restored: restore it for trial, compare everything, and record the outcome.
+
+        Files are restored into a new directory, read back, and compared with the stored hashes and with all that is
+        saved of them: kind, owner, mode, time, target, extended attributes, hard links. The directory is removed at the
+        end. What the place cannot hold, such as owners where it is not root who restores, is a problem in the result
+        and not held against the snapshot.
+
+        Args:
+            snapshot: A snapshot's number, or ``"latest"``.
+            sample: How many files, drawn at random: a number (int), or a share of them (float, up to 1.0). By default
+                all. Files are all entries that are not directories.
+            scratch: A directory in which the other is made; by default the system's place for temporary files. It needs
+                room for what is restored.
+            seed: What the sample is drawn with; by default another one each time, which the result tells.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot.
+            ValueError: ``sample`` is neither a number nor a share.
+            RestoreError: The scratch directory cannot be made, written to, or removed.
+            RepositoryNotFoundError, NotARepositoryError, CorruptionError: The repository cannot be read.
+
+        Cost: that of a restore of the files, and of reading them once; finding a sample reads the snapshot's catalog.
+        """
+        from .operations.drill import DrillOptions, drill
+
+        options = DrillOptions(
+            sample=sample,
+            scratch=None if scratch is None else os.path.expanduser(os.fsencode(scratch)),
+            seed=seed,
+            most_helpers=self._max_helpers,
+        )
+        with Reporter(progress) as reporter:
+            return drill(self._pool, snapshot, options, reporter, clock=time.time_ns)
 
     def close(self) -> None:
         """Close the file. Using the repository afterwards opens it again."""

@@ -215,3 +215,12 @@ def test_the_notebook_runs_through_a_kernel_and_shows_tables(tmp_path: Path) -> 
     shown = executed.read_text(encoding="utf-8")
     assert shown.count("text/html") >= 4
     assert '"output_type": "error"' not in shown
+
+
+def test_proven_lately_ends_with_one_until_each_source_was_drilled(source: Path, tmp_path: Path) -> None:
+    database = tmp_path / "backups.db"
+    with Repository(database) as repo:
+        repo.snapshot(source)
+        assert "never proven" in run(example("proven_lately"), database, 30, cwd=tmp_path, code=1)
+        repo.drill()
+    assert run(example("proven_lately"), database, 30, cwd=tmp_path) == "all proven lately\n"

@@ -9,7 +9,18 @@ import argparse
 import re
 from typing import Any
 
-__all__ = ["SEVERAL", "number", "number_of", "parse_size", "path", "reference", "seconds", "size", "size_or_none"]
+__all__ = [
+    "SEVERAL",
+    "number",
+    "number_of",
+    "parse_size",
+    "path",
+    "reference",
+    "sample",
+    "seconds",
+    "size",
+    "size_or_none",
+]
 
 #: Of an option that may be given several times.
 SEVERAL: dict[str, Any] = {"action": "append", "default": []}
@@ -70,6 +81,19 @@ def number_of(argument: str) -> int:
     """Return a number of 0 or more."""
     if re.fullmatch(r"[0-9]{1,6}", argument) is None:
         raise argparse.ArgumentTypeError(f"not a number of 0 or more: {argument!r}")
+    return int(argument)
+
+
+def sample(argument: str) -> int | float | None:
+    """Return a number of files, a share of them for a percentage, or None for the word ``all``."""
+    if argument == "all":
+        return None
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)%", argument)
+    share = float(match.group(1)) / 100 if match else 0.0
+    if 0 < share <= 1:
+        return share
+    if re.fullmatch("[0-9]{1,18}", argument) is None or int(argument) == 0:
+        raise argparse.ArgumentTypeError(f"not a number of files, a percentage or the word all: {argument!r}")
     return int(argument)
 
 

@@ -8,7 +8,7 @@ from typing import Sequence
 from backuptool import Repository, Snapshot, SnapshotList, printable
 
 from .arguments import path
-from .phrases import details, text_of
+from .phrases import details, drill_text, text_of
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run"]
 
@@ -42,7 +42,8 @@ def as_text(snapshots: SnapshotList, *, verbose: bool = False) -> str:
 
     Args:
         snapshots: What to show, one row each.
-        verbose: Add a line under each row: host, source, files, tags and note.
+        verbose: Add a line under each row: host, source, files, tags, note and drill; and at the end one for each
+            source that was restored for proof.
     """
     heading = tuple(name for name, _ in _COLUMNS)
     rows = [_row(snapshot) for snapshot in snapshots]
@@ -59,6 +60,8 @@ def as_text(snapshots: SnapshotList, *, verbose: bool = False) -> str:
             lines.append(" " * widths[0] + details(snapshot))
         lines += [" " * widths[0] + printable(f"{alert.kind}: {alert}") for alert in snapshot.alerts]
     lines += [rule, _padded(total, widths)]
+    if verbose:
+        lines += [printable(f"{drill.host}:{drill.source}: last {drill_text(drill)}") for drill in snapshots.drills]
     return text_of(lines)
 
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Sequence
 
-from backuptool import Problem, Snapshot, format_size, printable
+from backuptool import Drill, Problem, Snapshot, format_size, printable
 
 __all__ = [
     "count",
     "details",
+    "drill_text",
     "dry_run_note",
     "duration",
     "exact_size",
@@ -35,7 +36,16 @@ def details(snapshot: Snapshot) -> str:
         parts.append("tags: " + " ".join(snapshot.tags))
     if snapshot.note:
         parts.append("note: " + snapshot.note)
+    if snapshot.drill is not None:
+        parts.append(drill_text(snapshot.drill))
     return printable(", ".join(parts))
+
+
+def drill_text(drill: Drill) -> str:
+    """Return when something was restored for trial, how much of it, and what came of it."""
+    scope = "" if drill.complete else f" by a sample of {count(drill.files, 'file')}"
+    verdict = "proven restorable" if drill.ok else f"not restorable as saved ({drill.failed_files:,} failed)"
+    return f"{verdict}{scope} on {drill.time:%Y-%m-%d %H:%M:%S}"
 
 
 def problem_text(problem: Problem, *, verbose: bool = False) -> str:

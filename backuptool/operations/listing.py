@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import Optional
 
+import attrs
+
 from ..results.snapshot import SnapshotList
 from ..storage.catalog import snapshot_rows
 from ..storage.database import Database
+from ..storage.drills import last_drills
 
 __all__ = ["list_snapshots"]
 
@@ -25,9 +28,12 @@ def list_snapshots(
         and (host is None or row.host == host)
         and (tag is None or tag in row.tags)
     ]
+    of_snapshots, of_sources = last_drills(database)
+    sources = {(row.host, row.root) for row in rows}
     return SnapshotList(
-        snapshots=tuple(row.to_result() for row in rows),
+        snapshots=tuple(attrs.evolve(row.to_result(), drill=of_snapshots.get(row.id)) for row in rows),
         size_bytes=sum(row.size for row in rows),
         distinct_bytes=sum(row.distinct_size for row in rows),
         repository_bytes=database.file_bytes(),
+        drills=tuple(of_sources[source] for source in sorted(sources & of_sources.keys())),
     )

@@ -20,6 +20,7 @@ from ..results.prune import PruneResult
 from ..storage import catalog, records
 from ..storage.compression import DEFAULT, SETTINGS, compress
 from ..storage.database import Database
+from ..storage.drills import forget_drills
 from ..storage.packs import UnpackedPack, read_pack, unpack
 
 __all__ = ["prune"]
@@ -137,6 +138,7 @@ class _Prune:
         gone = self._release()
         self._hand_over(row, behind, group, gone)
         if before is None and behind is None:
+            forget_drills(database, row.source)
             database.execute("DELETE FROM sources WHERE id = ?", (row.source,))
 
     def _release(self) -> int:

@@ -19,6 +19,7 @@ from ..storage.catalog import SnapshotRow, heirs, snapshot_rows
 from ..storage.chunking import Chunking
 from ..storage.database import Database
 from ..storage.digest import MODULUS, layout_entry, row_hash, to_bytes
+from ..storage.drills import damaged_drills
 from ..storage.records import damaged_records
 from .validating import flaw
 
@@ -159,6 +160,8 @@ class Recount:
             snapshots = [number] if isinstance(number, int) else []
             message = f"the {what} row of snapshot {number} is not as it was saved; its files are not concerned"
             self.problem("snapshot-corrupt", message, snapshots=snapshots)
+        for number in damaged_drills(self.database):
+            self.problem("catalog-corrupt", f"the record of restore drill {number} is not as it was written")
 
     def _sweep_files(self, sources: dict[int, _Source], refs: _Numbers, since: _Numbers) -> None:
         """Add up what the versions contribute to the snapshots that have them."""

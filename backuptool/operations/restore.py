@@ -57,6 +57,7 @@ class RestoreOptions:
     destination: bytes
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    only: Optional[frozenset[bytes]] = None  #: paths of files in place of patterns
     overwrite: OverwritePolicy = "if-changed"
     delete_extra: bool = False
     dry_run: bool = False
@@ -89,7 +90,7 @@ class _Restore:
         self._snapshot = snapshot
         self._options = options
         self._reporter = reporter
-        self._selection = Selection(options.include, options.exclude)
+        self._selection = Selection(options.include, options.exclude, options.only)
         self._reader = ContentReader(database)
         self._destination: Optional[Destination] = None
         self._repository = database.identities()
@@ -281,7 +282,7 @@ class _Restore:
 
     def _forget_link(self, version: FileVersion) -> None:
         if version.link is not None:
-            self._links.pop(_inode(version), None)  # another path of it becomes the first
+            self._links.pop(version.inode, None)  # another path of it becomes the first
 
     def _written(self, file: CatalogFile) -> None:
         """Count a file that was written."""
@@ -290,7 +291,7 @@ class _Restore:
         if version.kind == b"f":
             self._written_bytes += version.size
         if version.link is not None:
-            self._links[_inode(version)] = (version.path, True)
+            self._links[version.inode] = (version.path, True)
 
     def _report(self, path: bytes, offset: int = 0) -> None:
         self._reporter.report(
@@ -359,7 +360,7 @@ class _Restore:
             self._problem("in-the-way", version.path, "not restored: the repository itself has its name")
             return
         if version.link is not None:
-            if self._links.get(_inode(version), _UNKNOWN)[0] is None:
+            if self._links.get(version.inode, _UNKNOWN)[0] is None:
                 self._wait_for_first(file)
                 return
             if self._restore_link(version, existing):
@@ -382,7 +383,7 @@ class _Restore:
             self._written(file)
             return
         if version.link is not None:
-            self._links[_inode(version)] = (None, True)
+            self._links[version.inode] = (None, True)
             self._firsts[version.path] = file
         self._have_written(order)
 
@@ -402,7 +403,7 @@ class _Restore:
         self._unchanged += 1
         # What the policy left alone may be another file altogether: nothing is linked to that.
         if version.link is not None and looks_as_saved(version, existing, destination):
-            self._links[_inode(version)] = (version.path, False)
+            self._links[version.inode] = (version.path, False)
 
     def _existing(self, path: bytes) -> Optional[os.stat_result]:
         if self._destination is None or (path and split(path)[0] in self._made):
@@ -414,7 +415,7 @@ class _Restore:
 
     def _restore_link(self, version: FileVersion, existing: Optional[os.stat_result]) -> bool:
         """Make a hard link if another path of the inode was restored; False if this is the first."""
-        first, written = self._links.get(_inode(version), _UNKNOWN)
+        first, written = self._links.get(version.inode, _UNKNOWN)
         if not first:
             return False
         if self._destination is not None and existing is not None:
@@ -495,15 +496,6 @@ def _unpacked(item: Union[bytes, CatalogFile]) -> CatalogFile:
 def _stored_order(file: CatalogFile) -> tuple[int, bytes]:
     """Return a key by which files sort as their contents were stored."""
     return 0 if file.content is None else file.content.id, file.version.path
-
-
-def _inode(version: FileVersion) -> object:
-    """Return what all paths of one inode have in common.
-
-    The identity alone would not do: two devices may have the same inode number, and device numbers are used again.
-    """
-    v = version
-    return v.link, v.kind, v.mode, v.uid, v.gid, v.mtime_ns, v.size, v.hash, v.rdev, v.target, v.xattrs
 
 
 def _metadata(version: FileVersion) -> Metadata:

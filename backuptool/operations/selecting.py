@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Callable, Iterable, Iterator, Sequence
+from typing import AbstractSet, Callable, Iterable, Iterator, Optional, Sequence
 
 from ..errors import UnsafePathError
 from ..storage.catalog import CatalogFile
@@ -25,16 +25,20 @@ class Selection:
     Args:
         include: Paths or patterns of what is meant; everything, if there are none.
         exclude: Paths or patterns of what is not.
+        only: Paths of files, to the byte, in place of patterns; None for no such limit.
 
     Attributes:
-        everything: True if there are no patterns at all.
+        everything: True if there is no limit at all.
         found: True when something was selected.
     """
 
-    def __init__(self, include: Sequence[str], exclude: Sequence[str]) -> None:
+    def __init__(
+        self, include: Sequence[str], exclude: Sequence[str], only: Optional[AbstractSet[bytes]] = None
+    ) -> None:
         self._include = Patterns(paths_or_patterns(include)) if include else None
         self._exclude = Patterns(paths_or_patterns(exclude)) if exclude else None
-        self.everything = self._include is None and self._exclude is None
+        self._only = only
+        self.everything = self._include is None and self._exclude is None and only is None
         self.found = False
 
     def __contains__(self, version: FileVersion) -> bool:
@@ -44,6 +48,8 @@ class Selection:
         """Tell whether a path is meant."""
         if self.everything:
             return True
+        if self._only is not None:
+            return path in self._only
         if not path:
             return self._include is None
         if self._include is not None and not self._include.match(path, is_directory):

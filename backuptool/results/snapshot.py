@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import datetime
 import html
-from typing import Any, Iterator, Literal
+from typing import TYPE_CHECKING, Any, Iterator, Literal, Optional
 
 import attrs
 
 from .changes import Alert
 from .presentation import Result, count, format_size, local_time, printable
 from .problem import Problem, problem_tail
+
+if TYPE_CHECKING:
+    from .drill import Drill
 
 __all__ = ["Compression", "SkippedFile", "Snapshot", "SnapshotList", "SnapshotResult"]
 
@@ -57,6 +60,7 @@ class Snapshot(Result):
         digest: Fingerprint of everything it holds, 64 hex digits; ``check`` recomputes it.
         pinned: True if it is removed only after it was unpinned.
         alerts: What looked alarming about its changes when it was taken.
+        drill: The last restore of it for proof that is recorded, None if there is none; only ``list`` says it.
     """
 
     id: int
@@ -75,6 +79,7 @@ class Snapshot(Result):
     digest: str = ""
     pinned: bool = False
     alerts: tuple[Alert, ...] = ()
+    drill: Optional[Drill] = None
 
     @property
     def time(self) -> datetime.datetime:
@@ -102,12 +107,14 @@ class SnapshotList(Result):
         size_bytes: Sum of their sizes: what plain copies would take.
         distinct_bytes: Sum of their distinct sizes; over all snapshots, the bytes kept after deduplication.
         repository_bytes: Size of the repository file.
+        drills: The last restore for proof of each of their sources, by host and source; of sources without one, none.
     """
 
     snapshots: tuple[Snapshot, ...]
     size_bytes: int
     distinct_bytes: int
     repository_bytes: int
+    drills: tuple[Drill, ...] = ()
 
     def __iter__(self) -> Iterator[Snapshot]:
         return iter(self.snapshots)

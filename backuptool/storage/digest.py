@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from typing import Iterable, NamedTuple, Optional
+from typing import Iterable, NamedTuple, Optional, Tuple
 
 __all__ = [
     "MODULUS",
@@ -67,6 +67,17 @@ class FileVersion(NamedTuple):
     target: Optional[bytes]
     xattrs: Optional[bytes]
     link: Optional[bytes]
+
+    @property
+    def inode(self) -> Tuple[object, ...]:
+        """What all paths of one inode have in common; of a file that has other paths.
+
+        The identity alone would not do: two devices may have the same inode number, and device numbers are used again.
+        """
+        return (
+            *(self.link, self.kind, self.mode, self.uid, self.gid, self.mtime_ns, self.size, self.hash, self.rdev),
+            *(self.target, self.xattrs),
+        )
 
 
 def row_hash(version: FileVersion) -> int:

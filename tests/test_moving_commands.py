@@ -1,0 +1,148 @@
+"""The commands that move and prove: what they print, what their arguments may be, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Iterator, NamedTuple
+
+import pytest
+from conftest import sql
+
+from backuptool.cli import main
+from backuptool.commands import COMMANDS, load
+from backuptool.commands.arguments import sample
+from backuptool.commands.parser import build_parser
+
+
+class Outcome(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def text(self) -> str:
+        return self.out.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Runner:
+    """Runs commands in this process, as the console script does."""
+
+    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
+        self._capture = capture
+
+    def __call__(self, *arguments: str) -> Outcome:
+        self._capture.readouterr()
+        code = main(arguments)
+        captured = self._capture.readouterr()
+        return Outcome(code, captured.out, captured.err.decode())
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> Iterator[Runner]:
+    """What runs commands in a directory with a tree and a snapshot of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BACKUPTOOL_DB", raising=False)
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    (tmp_path / "tree" / "docs").mkdir(parents=True)
+    (tmp_path / "tree" / "a.txt").write_bytes(b"a" * 1000)
+    (tmp_path / "tree" / "docs" / "b.txt").write_bytes(b"b" * 2000)
+    assert main(["-q", "snapshot", "--target-directory", "tree"]) == 0
+    yield Runner(capsysbinary)
+    monkeypatch.undo()
+    time.tzset()
+
+
+def damage() -> None:
+    """Overwrite the bytes of every pack."""
+    sql("backups.db", "UPDATE packs SET data = zeroblob(length(data))")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_every_command_shows_an_example_that_parses(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shlex
+
+    assert main([command, "--help"]) == 0
+    example = load(command).EXAMPLE
+    printed = capsys.readouterr().out
+    assert f"example:\n  {example}" in printed
+    words = shlex.split(next(part for part in example.split("|") if "backuptool" in part))
+    arguments = words[words.index("backuptool") + 1 :]
+    assert build_parser(arguments).parse_args(arguments).command == command
+
+
+# drill
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("all", None), ("1", 1), ("500", 500), ("100%", 1.0), ("5%", 0.05), ("0.5%", 0.005), ("12.5%", 0.125)],
+)
+def test_a_sample_is_a_number_a_percentage_or_all(text: str, value: float) -> None:
+    assert sample(text) == value
+    assert type(sample(text)) is type(value)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "0%", "101%", "0.5", "5 %", "%", "none", "1e3"])
+def test_another_sample_is_wrong_usage(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        sample(text)
+
+
+def test_drill_tells_what_came_back_and_list_shows_it(run: Runner) -> None:
+    told = run("drill")
+    assert (told.code, told.err) == (0, "")
+    assert told.text.startswith(
+        "Snapshot 1 restored for trial: came back as saved\n  all 2 files, 2.9 KiB, compared; in "
+    )
+    listed = run("list", "-v").text.splitlines()
+    assert ", 2 files, proven restorable on " in listed[3]
+    assert listed[-1].split(": last ")[0].endswith("/tree")
+    assert "proven" not in run("list").text
+
+
+def test_drill_tells_the_seed_that_draws_the_sample_again(run: Runner, tmp_path: Path) -> None:
+    first = run("drill", "--sample", "50%", "--json").json
+    assert first["drill"]["files"] == 1
+    again = run(
+        *("drill", "-v", "--sample", "1", "--seed", str(first["seed"]), "--snapshot-number", "1"),
+        *("--scratch-directory", str(tmp_path)),
+    )
+    assert f"  seed {first['seed']}\n" in again.text
+    assert "  a sample of 1 file, " in again.text
+    assert "by a sample of 1 file on" in run("list", "-v").text
+
+
+def test_drill_ends_with_3_if_something_did_not_come_back(run: Runner) -> None:
+    damage()
+    told = run("drill")
+    assert told.code == 3
+    assert told.text.startswith("Snapshot 1 restored for trial: 2 did not come back as saved\n")
+    assert told.text.endswith("  2 problems, named on standard error\n")
+    assert told.err.count("backuptool: problem: content-corrupt: ") == 2
+    assert "not restorable as saved (2 failed) on " in run("list", "-v").text
+
+
+def test_drill_says_that_it_could_not_be_recorded(run: Runner) -> None:
+    import attrs
+
+    from backuptool import Repository
+
+    with Repository("backups.db") as repo:
+        result = attrs.evolve(repo.drill(), recorded=False)
+    assert "  The outcome could not be recorded\n" in load("drill").as_text(result)
+    assert os.listdir(".")
