@@ -16,6 +16,7 @@ from conftest import Clock, Entry, EveryEvent, entries, noise, restored, snapsho
 from backuptool import CorruptionError, ProgressEvent, PruneResult, Repository, SnapshotNotFoundError
 from backuptool.operations.prune import prune
 from backuptool.storage.pool import ConnectionPool
+from backuptool.storage.schema import PAGE_SIZE
 
 MIB = 1 << 20
 
@@ -406,6 +407,25 @@ def half_empty(repo: Repository, tmp_path: Path) -> Path:
         (root / f"{number:02}").unlink()
     repo.snapshot(root)
     return root
+
+
+def test_pages_are_given_back_many_in_one_commit(repo: Repository, tmp_path: Path) -> None:
+    write(tmp_path / "tree" / "first", noise(4_000_000, 1))
+    repo.snapshot(tmp_path / "tree")
+    (tmp_path / "tree" / "first").unlink()
+    write(tmp_path / "tree" / "second", noise(3_000_000, 2))
+    repo.snapshot(tmp_path / "tree")
+    repo.close()
+    before = change_counter(repo.path)
+    assert repo.prune(1).freed_bytes > 200 * PAGE_SIZE
+    repo.close()
+    assert change_counter(repo.path) - before < 10
+
+
+def change_counter(path: str) -> int:
+    """Return how often something was committed, as the header of the file counts it."""
+    with open(path, "rb") as file:
+        return int.from_bytes(file.read(28)[24:], "big")
 
 
 def test_file_gets_smaller(repo: Repository, tmp_path: Path) -> None:

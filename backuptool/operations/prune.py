@@ -380,11 +380,18 @@ class _Prune:
         total = free = int(database.value("PRAGMA freelist_count"))
         while free:
             self.reporter.report("shrink", done_files=total - free, total_files=total)
-            database.query(f"PRAGMA incremental_vacuum({_BATCH_PAGES})")
-            left = int(database.value("PRAGMA freelist_count"))
-            if left >= free:  # nothing more can be given back
+            goal = max(0, free - _BATCH_PAGES)
+            before = free
+            with database.transaction():
+                # The module of some versions of Python (3.11) ends the statement at the first page.
+                while free > goal:
+                    database.query(f"PRAGMA incremental_vacuum({free - goal})")
+                    left = int(database.value("PRAGMA freelist_count"))
+                    if left >= free:
+                        break
+                    free = left
+            if free == before:  # nothing more can be given back
                 return
-            free = left
 
 
 def _only_in(row: catalog.SnapshotRow, before: Optional[int], behind: Optional[int]) -> tuple[str, tuple[int, ...]]:

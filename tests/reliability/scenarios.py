@@ -240,7 +240,7 @@ _PRUNE = ("prune", "--snapshot", "1", "--snapshot", "2")
 _RESTORE = ("restore", "--snapshot-number", "3", "--output-directory", "{trial}/out", "--delete-extra")
 
 
-def make_scenario(name: str, place: Path, size: int, files: int = 60) -> Scenario:
+def make_scenario(name: str, place: Path, size: int, files: int = 60, seed: int = 0) -> Scenario:
     """Make one.
 
     Args:
@@ -248,6 +248,7 @@ def make_scenario(name: str, place: Path, size: int, files: int = 60) -> Scenari
         place: A directory that does not exist.
         size: Bytes of the tree, of which two thirds change from one snapshot to the next.
         files: In the tree, besides a few odd ones.
+        seed: Of their bytes and sizes.
     """
     template, source = place / "template", place / "source"
     template.mkdir(parents=True)
@@ -257,7 +258,7 @@ def make_scenario(name: str, place: Path, size: int, files: int = 60) -> Scenari
     old: Facts = {}
     with Repository(template / "backups.db", max_helpers=0) as repo:
         for number in (1, 2, 3):
-            _change(source, number, size, files)
+            _change(source, number, size, files, seed)
             saved[number] = facts(source)
             if number in before:
                 assert repo.snapshot(source).problems == ()
@@ -277,9 +278,9 @@ def make_scenario(name: str, place: Path, size: int, files: int = 60) -> Scenari
     )
 
 
-def _change(source: Path, number: int, size: int, files: int) -> None:
+def _change(source: Path, number: int, size: int, files: int, seed: int) -> None:
     """Make a tree, or change two thirds of it: files of all sizes, setuid and of others, links, other kinds."""
-    chosen = random.Random(number)
+    chosen = random.Random(10 * seed + number)
     if number == 1:
         source.mkdir()
         os.mkfifo(source / "fifo")
@@ -290,13 +291,15 @@ def _change(source: Path, number: int, size: int, files: int) -> None:
             text.write("changed")
         (source / f"link {number - 1}").unlink()
     for file in range(files):
-        path = source / f"directory {file % 5}" / f"file {(file + number * files // 3) % (2 * files)}"
-        if number > 1 and file % 3 == 0:
-            continue
-        path.parent.mkdir(exist_ok=True)
-        if path.exists():
+        directory = source / f"directory {file % 5}"
+        directory.mkdir(exist_ok=True)
+        if number > 1 and file % 3 == number % 3:
+            continue  # it stays
+        for path in directory.glob(f"file {file} *"):
             path.unlink()
-        path.write_bytes(b"%d" % file + chosen.getrandbits(8 * (size // files)).to_bytes(size // files, "big"))
+        path = directory / f"file {file} of {number if file % 4 else 0}"  # another one, or another version
+        length = chosen.randrange(2 * size // files) + 1
+        path.write_bytes(b"%d" % file + chosen.getrandbits(8 * length).to_bytes(length, "big"))
         if os.geteuid() == 0 and file % 2:
             os.chown(path, _STRANGER + file, _STRANGER)  # before the mode: it takes setuid away
         path.chmod((0o640, 0o4755, 0o2711, 0o6700)[file % 4])

@@ -42,8 +42,11 @@ _CHANGING: FrozenSet[str] = frozenset(CALLS) - {
     *("read", "pread64", "preadv", "lseek", "getdents64", "fcntl", "statx", "newfstatat", "fstat")
 }
 
-#: Bytes and files of a tree of which each scenario makes a thousand calls and more.
-_FULL = {"first": (12 << 20, 60), "snapshot": (24 << 20, 60), "prune": (3 << 20, 60), "restore": (3 << 20, 160)}
+#: Bytes and files of trees: small ones, of which every call is met until there were so many, and a large one for which
+#: packs are written in several transactions, and pages before a transaction ends.
+_SMALL = ((100_000, 20), (300_000, 60), (1_000_000, 40), (20_000, 150))
+_LARGE = (12 << 20, 60)
+_POINTS = 1000
 _SHORT = (300_000, 60)
 
 
@@ -91,7 +94,7 @@ def kill_at(scenario: Scenario, point: int, helpers: int = 0, victim: str = "the
     if victim == "the command" and ended.code != (0 if killed is None else -signal.SIGKILL):
         figures.faults.append(f"{what}: it ended with {ended.code}: {trial.printed('stderr')}")
     if killed is not None:
-        figures.tried[f"{scenario.name}: {victim} killed before a call"] += 1
+        figures.tried[f"{scenario.arguments[0]}: {victim} killed before a call"] += 1
     _look(figures, trial, what)
     return figures
 
@@ -104,7 +107,7 @@ def kill_after(scenario: Scenario, seconds: float, helpers: int) -> Figures:
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     wait_for_all()
-    figures.tried[f"{scenario.name}: the command killed at a random time"] += 1
+    figures.tried[f"{scenario.arguments[0]}: the command killed at a random time"] += 1
     _look(figures, trial, f"killed after {seconds:.4f} s with {helpers} helpers")
     return figures
 
@@ -159,25 +162,44 @@ def run(effort: Effort) -> Figures:
     figures = Figures()
     chosen = random.Random(effort.seed)
     for name in NAMES:
-        scenario = make_scenario(name, effort.work / name, *(_FULL[name] if effort.full else _SHORT))
+        if effort.full:
+            figures.add(_every_call_of_many(name, effort))
+        scenario = make_scenario(name, effort.work / name, *(_LARGE if effort.full else _SHORT), seed=effort.seed)
         for victim, helpers in (("the command", 0), ("the command", 2), ("a helper", 2)):
             if helpers and name == "prune":
                 continue  # it has none
             points = count_points(scenario, helpers, victim)
-            every = 1 if effort.full and not helpers else max(1, points // (200 if effort.full else 25))
+            every = max(1, points // (100 if effort.full else 25))
             for point in range(chosen.randrange(every), points, every):
-                if effort.is_over():
-                    break
-                figures.add(kill_at(scenario, point, helpers, victim))
-            effort.tell(f"{name}: {points} points for {victim} with {helpers} helpers, {len(figures.faults)} faults")
+                if not effort.is_over():
+                    figures.add(kill_at(scenario, point, helpers, victim))
+        shutil.rmtree(str(scenario.place))
+        scenario = make_scenario(name, effort.work / name, *_SHORT, seed=effort.seed)
+        longest = duration(scenario)
         for _ in range(500 if effort.full else 10):
-            if effort.is_over():
-                break
-            figures.add(kill_after(scenario, chosen.uniform(0, duration(scenario)), chosen.choice((0, 2))))
-        effort.tell(f"{name}: random times, {len(figures.faults)} faults")
+            if not effort.is_over():
+                figures.add(kill_after(scenario, chosen.uniform(0, longest), chosen.choice((0, 2))))
+        effort.tell(f"{name}: {sum(figures.tried.values())} times in all, {len(figures.faults)} faults")
         if name == "restore":
             figures.add(watch_setuid(scenario))
         shutil.rmtree(str(scenario.place))
+    return figures
+
+
+def _every_call_of_many(name: str, effort: Effort) -> Figures:
+    """Kill at every call of one tree after the other, until there were enough."""
+    figures = Figures()
+    for number in range(100):
+        if sum(figures.tried.values()) >= _POINTS or effort.is_over():
+            break
+        size, files = _SMALL[number % len(_SMALL)]
+        scenario = make_scenario(name, effort.work / "every", size, files, seed=100 * effort.seed + number)
+        for point in range(count_points(scenario)):
+            if not effort.is_over():
+                figures.add(kill_at(scenario, point))
+        figures.tried[f"{name}: trees of which every call was met"] += not effort.is_over()
+        shutil.rmtree(str(scenario.place))
+        effort.tell(f"{name}: {sum(figures.tried.values())} points, {len(figures.faults)} faults")
     return figures
 
 
