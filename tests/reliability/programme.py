@@ -19,6 +19,7 @@ __all__ = ["ROWS", "Effort", "Figures", "run_row"]
 ROWS: Tuple[Tuple[str, str], ...] = (
     ("kill", "test_kill"),
     ("faults", "test_faults"),
+    ("processes", "test_processes"),
     ("clock", "test_clock"),
 )
 
