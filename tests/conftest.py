@@ -14,6 +14,7 @@ import sqlite3
 import stat
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, TypeVar, Union
 
@@ -217,7 +218,8 @@ def children() -> List[int]:
     """The helpers that this process has started and that have not ended; other tests' processes may be there too."""
     found = []
     for task in Path("/proc/self/task").iterdir():
-        found += [int(child) for child in (task / "children").read_text().split()]
+        with suppress(FileNotFoundError):  # the thread has ended
+            found += [int(child) for child in (task / "children").read_text().split()]
     return [child for child in found if b"operations.processes" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 

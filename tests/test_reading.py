@@ -8,7 +8,6 @@ import pickle
 import random
 import sys
 import threading
-from array import array
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
@@ -23,9 +22,8 @@ from backuptool.operations.processes import Channel, Helper, HelperFailedError, 
 from backuptool.operations.saving import FileSaver
 from backuptool.operations.window import Window
 from backuptool.progress import ProgressCallback
-from backuptool.storage.chunking import CHUNKING
 from backuptool.storage.compression import decompress
-from backuptool.storage.writer import Content, LargeContent
+from backuptool.storage.writer import Content
 from backuptool.tree.metadata import encode_xattrs
 from backuptool.tree.source import Source
 
@@ -370,9 +368,7 @@ def asked(root: Path, lots: List[List[str]], compression: str) -> Told:
     here, there = os.pipe(), os.pipe()
     ends = [os.fdopen(number, mode) for number, mode in zip((*here, *there), ("rb", "wb", "rb", "wb"))]
     helper, ours = processes._Inbox(ends[0], ends[3]), Channel(ends[2], ends[1])  # type: ignore[arg-type]
-    serving = threading.Thread(
-        target=asking.serve, args=(helper, bytes(root), attrs.astuple(CHUNKING), compression), daemon=True
-    )
+    serving = threading.Thread(target=asking.serve, args=(helper, bytes(root), compression), daemon=True)
     serving.start()
     window = Window()
     for lot in lots:
@@ -403,11 +399,11 @@ def asked(root: Path, lots: List[List[str]], compression: str) -> Told:
 @pytest.mark.parametrize("compression", ["fast", "max"])
 def test_the_other_end_packs_what_is_wanted(tmp_path: Path, compression: str) -> None:
     files = {f"{number}": noise(700_000, number) for number in range(9)}
-    files["large"] = noise(5 * MIB, 99)
+    files["grown"] = noise(5 * MIB, 99)
     files["empty"] = b""
     root = write_tree(tmp_path / "tree", files)
     os.setxattr(root / "0", "user.x", b"1")
-    told = asked(root, [["0", "1", "empty"], ["large"], ["2", "3", "4", "5", "6", "7", "8"]], compression)
+    told = asked(root, [["0", "1", "empty"], ["grown"], ["2", "3", "4", "5", "6", "7", "8"]], compression)
     stored = {}
     for members, size, codec, data in told.packs:
         plain = decompress(codec, data, size)
@@ -418,17 +414,13 @@ def test_the_other_end_packs_what_is_wanted(tmp_path: Path, compression: str) ->
             offset += length
         assert offset == size
     assert sorted(stored) == list(range(len(stored)))
-    results = [result for question in told.questions for result in question[3]]
-    [(number, digest, size, _, offsets, parts)] = [large for question in told.questions for large in question[2]]
-    assert (digest, size) == (hashlib.sha256(files["large"]).digest(), 5 * MIB)
-    assert b"".join(stored[part] for part in array("q", parts)) == files["large"]
-    assert array("q", offsets)[0] == 0
+    results = [result for question in told.questions for result in question[2]]
     assert results[0][::3] == (0, encode_xattrs({b"user.x": b"1"}))
-    assert results[3][0] == number
+    assert results[3] is None  # it is left to the one that asks
     assert [stored[result] for result in results if isinstance(result, int)] == [
         files[name] for name in ("1", "empty", "2", "3", "4", "5", "6", "7", "8")
     ]
-    assert sum(question[5] for question in told.questions) == 9 * 700_000 + 5 * MIB
+    assert sum(question[4] for question in told.questions) == 9 * 700_000
 
 
 def test_the_other_end_tells_what_it_cannot_read(tmp_path: Path) -> None:
@@ -439,7 +431,7 @@ def test_the_other_end_tells_what_it_cannot_read(tmp_path: Path) -> None:
     statuses = [window.entry(position) for position in range(3)]
     (root / "gone").unlink()
     replace_by_symlink(root / "link")
-    saver = FileSaver(Source(bytes(root)), _Taker(), CHUNKING, lambda *finding: None, lambda: None)
+    saver = FileSaver(Source(bytes(root)), _Taker(), asking._refuse, lambda *finding: None)
     gone, link, there = [asking._read(saver, entry.path, entry.status) for entry in statuses]
     assert gone == (errno.ENOENT, os.strerror(errno.ENOENT))
     assert link == "it became another kind of file while the tree was walked"
@@ -461,12 +453,6 @@ class _Taker:
     def add(self, data: bytes | memoryview) -> Content:
         raise AssertionError("nothing else is there")
 
-    def add_large(self, digest: bytes, size: int, parts: LargeContent) -> Content:
-        raise AssertionError("nothing else is there")
-
-    def hash_along(self, hasher: Any, data: bytes, before: Any) -> None:
-        raise AssertionError("nothing else is there")
-
 
 # Processes
 
@@ -482,7 +468,7 @@ def test_helper_that_has_ended_is_told_nothing_and_says_nothing() -> None:
 
 
 def test_helper_ends_when_nobody_asks_it_for_anything(tmp_path: Path) -> None:
-    helper = Helper("asking", bytes(tmp_path), (1 << 15, 1 << 17, 1 << 34, 1 << 18, 1 << 38), "fast")
+    helper = Helper("asking", bytes(tmp_path), "fast")
     helper.finish()
     assert helper._process.wait() == 0
     helper.close()
@@ -490,7 +476,7 @@ def test_helper_ends_when_nobody_asks_it_for_anything(tmp_path: Path) -> None:
 
 def test_no_more_helpers_are_started_than_pay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(processes, "_MOST", 2)
-    helpers = start_helpers(5, "asking", bytes(tmp_path), ())
+    helpers = start_helpers(5, "asking", bytes(tmp_path), "fast")
     for helper in helpers:
         helper.end()
         helper.close()

@@ -49,7 +49,7 @@ from backuptool.storage.contents import (
 )
 from backuptool.storage.database import Database
 from backuptool.storage.digest import FileVersion, hash_zeros, layout_entry, row_hash, snapshot_digest, to_bytes
-from backuptool.storage.packs import CompressedPack, PackCompressor, PackReader, read_pack, unpack
+from backuptool.storage.packs import PackCompressor, PackReader, read_pack, unpack
 from backuptool.storage.pool import ConnectionPool
 from backuptool.storage.schema import APPLICATION_ID, FORMAT
 from backuptool.storage.writer import Content, ContentWriter, LargeContent
@@ -894,17 +894,17 @@ def test_threads_compress_at_the_same_time() -> None:
 
 
 def chunks(data: bytes, chunking: Chunking = CHUNKING, steps: Sequence[int] = ()) -> List[bytes]:
-    """Cut data that is read in steps of these sizes, or as much as is asked for."""
-    position = 0
-    sizes = iter(steps)
-
-    def read(wanted: int) -> bytes:
-        nonlocal position
-        piece = data[position : position + min(wanted, next(sizes, wanted))]
-        position += len(piece)
-        return piece
-
-    return [bytes(chunk) for chunk in cut(chunking.for_size(len(data)), read)]
+    """Cut data of which as much as these sizes, and then all, is there at a time."""
+    chunker = chunking.for_size(len(data))
+    found = []
+    begin = end = 0
+    for step in (*steps, len(data)):
+        end = min(end + step, len(data))
+        view = memoryview(data)[begin:end]
+        for length in cut(chunker, view, final=end == len(data)):
+            found.append(data[begin : begin + length])
+            begin += length
+    return found
 
 
 def test_cut_points_are_those_of_the_format() -> None:
@@ -1468,7 +1468,7 @@ def test_packs_come_back_compressed_in_the_order_they_came() -> None:
         packs = list(compressor.finished(wait_for_all=True))
     assert [pack.members for pack in packs] == [[(number, b"", len(piece))] for number, piece in enumerate(data)]
     assert [pack.codec for pack in packs] == [RAW, ZSTD] * 15
-    assert [decompress(pack.codec, pack.data, pack.size) for pack in packs] == data
+    assert [decompress(pack.codec, bytes(pack.data), pack.size) for pack in packs] == data
 
 
 #: Packs that wait or are compressed, one to a processor and two more, and the one that is being filled.
@@ -1478,15 +1478,19 @@ BUFFERS = max(1, min(os.cpu_count() or 1, 16)) + 2 + 1
 def test_buffers_are_used_again_when_their_packs_are_compressed() -> None:
     data = [noise(5000, number) * 300 if number % 2 else noise(100_000, number) for number in range(60)]
     buffers: Dict[int, object] = {}
-    packs: List[CompressedPack] = []
+    plain: List[bytes] = []
     with PackCompressor() as compressor:
         for number, piece in enumerate(data):
             buffer = submit(compressor, number, piece).obj
             buffers[id(buffer)] = buffer
-            packs += compressor.finished()
-        packs += compressor.finished(wait_for_all=True)
+            for pack in compressor.finished():
+                plain.append(decompress(pack.codec, bytes(pack.data), pack.size))
+                compressor.take_back(pack)
+        plain += [
+            decompress(pack.codec, bytes(pack.data), pack.size) for pack in compressor.finished(wait_for_all=True)
+        ]
     assert 1 <= len(buffers) <= BUFFERS
-    assert [decompress(pack.codec, pack.data, pack.size) for pack in packs] == data
+    assert plain == data
 
 
 def test_compressor_that_is_left_early_ends_its_threads() -> None:

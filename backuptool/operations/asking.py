@@ -1,4 +1,4 @@
-"""The other end of reading: a helper that reads files, asks which of their contents are wanted, and compresses those.
+"""The other end of reading: a helper that reads small files, asks which of them are wanted, and compresses those.
 
 Owns what a helper does; see reading for what it is told and what becomes of its answers.
 """
@@ -7,22 +7,18 @@ from __future__ import annotations
 
 from collections import deque
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, Deque, Optional, Sequence
+from typing import Any, Deque, Sequence
 
-from ..storage.chunking import LARGE_FILE, Chunking
+from ..storage.chunking import LARGE_FILE
 from ..storage.compression import SETTINGS
 from ..storage.packs import compress_pack, pack_buffer
-from ..storage.writer import Content, LargeContent
+from ..storage.writer import Content
 from ..tree.metadata import Status
-from ..tree.source import FileChangedError, Source
+from ..tree.source import FileChangedError, OpenFile, Source
 from .processes import Channel
 from .reading import Finding
 from .saving import FileSaver
 from .window import unpack
-
-if TYPE_CHECKING:
-    import hashlib
-    from concurrent.futures import Future
 
 __all__ = ["serve"]
 
@@ -33,13 +29,15 @@ _RUN_BYTES = 1 << 20
 _RUNS = 3
 
 
-def serve(channel: Channel, root: bytes, chunking: Sequence[Any], compression: str) -> None:
+class _GrownError(Exception):
+    """A file that was small when it was listed is large now."""
+
+
+def serve(channel: Channel, root: bytes, compression: str) -> None:
     """Read files for another process, until it says that there are no more."""
     findings: list[Finding] = []
     asker = _Asker(channel, compression)
-    saver = FileSaver(
-        Source(root), asker, Chunking(*chunking), lambda *finding: findings.append(finding), asker.nothing_to_report
-    )
+    saver = FileSaver(Source(root), asker, _refuse, lambda *finding: findings.append(finding))
     while True:
         lot = asker.next_lot()
         if not lot:
@@ -51,12 +49,18 @@ def serve(channel: Channel, root: bytes, chunking: Sequence[Any], compression: s
     asker.finish()
 
 
+def _refuse(file: OpenFile) -> Content:
+    raise _GrownError
+
+
 def _read(saver: FileSaver, path: bytes, listed: Status) -> Any:
     """Return what became of a file, as plain values; see ``_Conversation._outcome``."""
     try:
         status, content, sparse, xattrs = saver.save(path, listed)
     except FileChangedError as exc:
         return str(exc)
+    except _GrownError:
+        return None
     except OSError as exc:
         return (exc.errno, exc.strerror)
     if status is listed and xattrs is None:
@@ -88,8 +92,6 @@ class _Asker:
         self._asked: Deque[_Run] = deque()
         self._free = [_Run() for _ in range(_RUNS - 1)]
         self._number = 0
-        self._large_number = -1  # those of large contents count downwards; -1 itself is a hole
-        self._larges: list[tuple[int, bytes, int, bytes, bytes, bytes]] = []
         self._buffer = pack_buffer(compression)
         self._pack_size = SETTINGS[compression].pack_size
         self._members: list[tuple[int, bytes, int]] = []
@@ -126,28 +128,10 @@ class _Asker:
         self.room(size)[:] = data
         return self.add_from_room(size)
 
-    def add_large(self, digest: bytes, size: int, parts: LargeContent) -> Content:
-        """Take a content whose parts have all been taken."""
-        self.ask()  # so that the numbers of its parts are known
-        self._large_number -= 1
-        content = Content(size, digest, self._large_number)
-        self._larges.append(
-            (content.ordinal, digest, size, parts.layout(), parts.offsets.tobytes(), parts.parts.tobytes())
-        )
-        return content
-
-    def hash_along(self, hasher: hashlib._Hash, data: bytes, before: Optional[Future[None]]) -> None:
-        """Feed a hasher."""
-        hasher.update(data)
-
-    def nothing_to_report(self) -> None:
-        """Do nothing: what was read is told with every question."""
-
     def ask(self, results: Sequence[Any] = (), findings: Sequence[Finding] = (), read_bytes: int = 0) -> None:
         """Ask which contents of the run are wanted, and tell what became of files."""
         run = self._run
-        self._channel.send((run.digests, run.sizes, self._larges, list(results), list(findings), read_bytes))
-        self._larges = []
+        self._channel.send((run.digests, run.sizes, list(results), list(findings), read_bytes))
         self._asked.append(run)
         while not self._free:
             self._listen()

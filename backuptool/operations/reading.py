@@ -1,4 +1,4 @@
-"""Reading files in processes beside this one: read, cut, hash, ask what is new, compress that.
+"""Reading small files in processes beside this one: read, hash, ask what is new, compress that.
 
 Owns how the work is divided and what the processes tell each other. Which contents are new is decided here, by the one
 writer, whoever read them.
@@ -12,26 +12,20 @@ from __future__ import annotations
 
 import queue
 import threading
-from array import array
 from collections import deque
 from typing import Any, Deque, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import attrs
 
-from ..storage.chunking import Chunking
 from ..storage.packs import CompressedPack
-from ..storage.writer import Content, ContentWriter, LargeContent
+from ..storage.writer import Content, ContentWriter
 from ..tree.metadata import Status
 from ..tree.source import FileChangedError
 from .processes import Helper, HelperFailedError, helpers_for, start_helpers
 from .saving import SavedFile
 from .window import Window
 
-__all__ = ["MOST_BYTES", "Finding", "Outcome", "ReadFile", "Readers"]
-
-#: Bytes of a file that takes a helper a second. A single one that is larger is better read by this process, whose
-#: threads hash and compress different pieces of it at once.
-MOST_BYTES = 128 << 20
+__all__ = ["Finding", "Outcome", "ReadFile", "Readers"]
 
 #: Bytes and files that a helper is told of at a time.
 _LOT_BYTES = 1 << 20
@@ -53,8 +47,8 @@ _MANY_BYTES = 64 << 20
 Finding = Tuple[str, bytes, str]
 
 
-#: What became of a file.
-Outcome = Union[Content, SavedFile, OSError, FileChangedError]
+#: What became of a file; None if it is not small any more.
+Outcome = Union[Content, SavedFile, OSError, FileChangedError, None]
 
 
 class ReadFile(NamedTuple):
@@ -62,7 +56,8 @@ class ReadFile(NamedTuple):
 
     Attributes:
         window, position: Where it was waiting.
-        outcome: Where its bytes are, or why it could not be read; only the content of a file that is as it was listed.
+        outcome: Where its bytes are, or why it could not be read; only the content of a file that is as it was listed;
+            None if it has grown, and is to be read by this process.
     """
 
     window: Window
@@ -77,7 +72,6 @@ class Readers:
 
     Args:
         root: The source, an absolute path.
-        chunking: How large files are cut.
         compression: How hard packs are compressed.
         writer: Where the contents go.
         helpers: How many there are to be; None for as many as there are processors, if it pays.
@@ -91,7 +85,6 @@ class Readers:
     def __init__(
         self,
         root: bytes,
-        chunking: Chunking,
         compression: str,
         writer: ContentWriter,
         helpers: Optional[int],
@@ -100,7 +93,6 @@ class Readers:
         self.read_bytes = 0
         self.findings: list[Finding] = []
         self._root = root
-        self._chunking = chunking
         self._compression = compression
         self._writer = writer
         self._wanted = helpers
@@ -130,9 +122,7 @@ class Readers:
             pays = files >= _MANY_FILES or (files > 1 and size >= _MANY_BYTES)
             wanted = helpers_for(self._most) if pays else 0
         if wanted and not self._helpers:
-            self._helpers = start_helpers(
-                wanted, "asking", self._root, attrs.astuple(self._chunking), self._compression
-            )
+            self._helpers = start_helpers(wanted, "asking", self._root, self._compression)
             for helper in self._helpers:
                 thread = threading.Thread(target=self._feed, args=(helper,), name="backuptool-read", daemon=True)
                 self._threads.append(thread)
@@ -262,15 +252,12 @@ class _Conversation:
             if len(message) == 4:
                 self._writer.deliver(CompressedPack(*message))
                 return [], [], 0
-            digests, sizes, larges, results, findings, read_bytes = message
+            digests, sizes, results, findings, read_bytes = message
             contents, wanted = self._writer.claim(sizes, digests)
             self._helper.send(("keep", wanted))
             for content in contents:
                 self._contents[self._numbered] = content
                 self._numbered += 1
-            for number, digest, size, layout, offsets, parts in larges:
-                large = LargeContent.of(array("q", offsets), array("q", self._ordinals(parts)), layout)
-                self._contents[number] = self._writer.add_large(digest, size, large)
             found = []
             if results:
                 lot = self.lots.popleft()
@@ -285,14 +272,11 @@ class _Conversation:
         except (TypeError, ValueError, KeyError, IndexError) as exc:
             raise HelperFailedError(f"a helper sent nonsense: {exc!r}") from exc
 
-    def _ordinals(self, parts: bytes) -> list[int]:
-        """Return the ordinals of the numbered parts of a large content; -1 stays a hole."""
-        numbers = array("q", parts)
-        return [number if number < 0 else self._contents[number].ordinal for number in numbers]
-
     def _outcome(self, result: Any) -> Outcome:
         if isinstance(result, int):  # as of nearly all files: it is as it was listed
             return self._contents[result]
+        if result is None:
+            return None
         if isinstance(result, str):
             return FileChangedError(result)
         if len(result) == 2:

@@ -44,7 +44,7 @@ __all__ = ["SnapshotOptions", "snapshot"]
 #: fewer bytes, the less time they take to compress. An entry takes about 450 bytes while its window is read.
 _WINDOW = 200_000
 
-#: The first window is smaller, so that there is soon something to read.
+#: The first window is smaller, so that helpers have something to read while the second one is filled.
 _FIRST_WINDOW = 4_000
 
 #: Times that a snapshot begins anew because another process changed what it was based on. Of that many at once, each
@@ -167,7 +167,7 @@ class _Attempt:
         compression = self._options.compression
         most = self._options.most_helpers
         with ContentWriter(self._database, self._clock, compression) as writer, Readers(
-            self._source.root, chunking, compression, writer, helpers, most
+            self._source.root, compression, writer, helpers, most
         ) as readers:
             self._writer = writer
             storing = Storing(
@@ -177,7 +177,6 @@ class _Attempt:
             window, limit = storing.new_window(), _FIRST_WINDOW
             for path, status, first in self._compare():
                 window.add(path, status, first)
-                storing.submit_early(window)
                 if len(window) >= limit:
                     storing.store(window)
                     window, limit = storing.new_window(), _WINDOW

@@ -18,7 +18,8 @@ from ..storage.spool import Spool
 from ..storage.writer import Content, ContentWriter
 from ..tree.metadata import Status, kind_of, read_xattrs
 from ..tree.source import FileChangedError, Source, require_resources
-from .reading import MOST_BYTES, Readers
+from .large_files import LargeFiles
+from .reading import Readers
 from .recording import Known, Recorder
 from .saving import FileSaver, SavedFile
 from .window import Entry, Window
@@ -60,28 +61,25 @@ class Storing:
         on_problem: Callable[[str, bytes, str], None],
     ) -> None:
         self._source = source
+        self._writer = writer
         self._readers = readers
         self._recorder = recorder
         self._rows = rows
         self._look_up = look_up
         self._reporter = reporter
         self._problem = on_problem
-        self._saver = FileSaver(source, writer, chunking, on_problem, self.report_reading)
+        self._large = LargeFiles(writer, chunking, self._take_all_found)
+        self._saver = FileSaver(source, writer, self._large.store, on_problem)
         self._windows: Deque[Window] = deque()
         self._links: dict[tuple[int, int], SavedFile] = {}
         self._following: dict[tuple[int, int], list[tuple[Window, int]]] = {}  # waiting for another path of their inode
+        self._postponed: Deque[tuple[Window, int]] = deque()  # to be read by this process after all
         self._done_files = 0
 
     def new_window(self) -> Window:
         """Return an empty window, behind those there are."""
         self._windows.append(Window())
         return self._windows[-1]
-
-    def submit_early(self, window: Window) -> None:
-        """Have the file that was added last read at once if it needs no neighbours: something for helpers to do."""
-        if self._readers.started and LARGE_FILE < window.sizes[-1] <= MOST_BYTES:
-            self._submit(window, (window.withdraw(),))
-            self._take_found(wait=False)
 
     def store(self, window: Window) -> None:
         """Read the files of a window, and set the rows of all its entries aside for the commit.
@@ -93,22 +91,23 @@ class Storing:
             known = self._known(entries)
             for position, entry in zip(batch, entries):
                 window.finish(position, self._record_special(entry.path, entry.status, known))
-        here = [position for position in window.files if window.sizes[position] > MOST_BYTES]
-        if len(here) > 1:
-            here = []  # each is read by one helper, but several at once
-        away = sorted(set(window.files).difference(here))
-        if self._readers.start(len(away), sum(window.sizes[position] for position in away)):
+        sizes = window.sizes
+        here = array("I", (position for position in window.files if sizes[position] > LARGE_FILE))
+        away = array("I", (position for position in window.files if sizes[position] <= LARGE_FILE))
+        if self._readers.start(len(away), sum(sizes[position] for position in away)):
             self._submit(window, window.by_likeness(away))
         else:
-            here = list(window.files)
+            here = window.files
         for batch in _batches(window.by_likeness(here)):
             known = self._known([window.entry(position) for position in batch])
             for position in batch:
                 self._read_here(window, position, known)
-                self._take_found(wait=False)
+                self._take_all_found()
+        self._writer.give_memory_back()
         # Walk on while the helpers have enough to do, but not before most is done: what waits takes memory.
         while self._readers.unfinished > _WAITING:
             self._take_found(wait=True)
+            self._read_postponed()
         self._collect_windows()
 
     def _submit(self, window: Window, positions: Sequence[int]) -> None:
@@ -151,24 +150,33 @@ class Storing:
                 outcome = exc
         window.finish(position, self._record(path, outcome, self._known([entry]) if known is None else known))
 
-    def _take_found(self, *, wait: bool) -> None:
-        """Record files that helpers have read."""
+    def _take_found(self, *, wait: bool = False) -> bool:
+        """Record files that helpers have read, and put off what this process is to read; False if there were none."""
         found = self._readers.found(wait=wait)
         if not found:
-            return
+            return False
         entries = [file.window.entry(file.position) for file in found]
         known = self._known(entries)
         for (window, position, outcome), (path, status, _) in zip(found, entries):
-            window.unread -= 1
-            self._done_files += 1
-            self.report_reading(path)
-            if isinstance(outcome, Content):
-                outcome = SavedFile(status, outcome, 0, None)
-            window.finish(position, self._record(path, outcome, known))
+            if outcome is None:  # it has grown
+                self._postponed.append((window, position))
+            else:
+                window.unread -= 1
+                self._done_files += 1
+                if isinstance(outcome, Content):
+                    outcome = SavedFile(status, outcome, 0, None)
+                window.finish(position, self._record(path, outcome, known))
             if status.st_nlink > 1:
-                for other, waiting in self._following.pop((status.st_dev, status.st_ino)):
-                    other.unread -= 1
-                    self._read_here(other, waiting)
+                self._postponed += self._following.pop((status.st_dev, status.st_ino))
+        self.report_reading(found[-1].window.path(found[-1].position))
+        return True
+
+    def _read_postponed(self) -> None:
+        """Read what was put off."""
+        while self._postponed:
+            window, position = self._postponed.popleft()
+            window.unread -= 1
+            self._read_here(window, position)
 
     def _record(
         self, path: bytes, outcome: Union[SavedFile, OSError, FileChangedError], known: Known
@@ -190,8 +198,9 @@ class Storing:
 
     def finish(self) -> None:
         """Wait until everything was read and is with the writer."""
-        while self._readers.unfinished:
+        while self._readers.unfinished or self._postponed:
             self._take_found(wait=True)
+            self._read_postponed()
         self._collect_windows()
         self._readers.finish()
         for finding in self._readers.findings:
@@ -226,7 +235,13 @@ class Storing:
     @property
     def read_bytes(self) -> int:
         """Bytes read so far."""
-        return self._saver.read_bytes + self._readers.read_bytes
+        return self._saver.read_bytes + self._large.read_bytes + self._readers.read_bytes
+
+    def _take_all_found(self) -> None:
+        """Record what there is, as between two blocks of a large file: results that wait take memory."""
+        while self._take_found():
+            pass
+        self.report_reading()
 
     def report_reading(self, path: bytes = b"") -> None:
         """Tell how far it is."""

@@ -11,7 +11,6 @@ from array import array
 from typing import Iterable, Iterator, NamedTuple, Optional, Union
 
 from ..storage.catalog import VersionRow
-from ..storage.chunking import LARGE_FILE
 from ..tree.metadata import Status
 
 __all__ = ["Entry", "Window", "likeness", "unpack"]
@@ -81,10 +80,6 @@ class Window:
         self._row_begins.append(0)
         self._row_ends.append(0)
 
-    def withdraw(self) -> int:
-        """Return the position of the file that was added last; it is not among ``files`` any more."""
-        return self.files.pop()
-
     def path(self, position: int) -> bytes:
         """Return the path of an entry."""
         return bytes(self._paths[self._path_ends[position] : self._path_ends[position + 1]])
@@ -117,16 +112,24 @@ class Window:
     def by_likeness(self, positions: Iterable[int]) -> array[int]:
         """Return positions in the order in which their files are best read.
 
-        Large files come first: they are cut, and lie in packs of their own anyway, and none that takes long is left to
-        the end.
+        One extension at a time is sorted: the keys of all files would take more memory than the window itself.
         """
-        sizes = self.sizes
-        keys = [
-            b"%d%b\0%b" % (sizes[position] <= LARGE_FILE, likeness(self.path(position)), position.to_bytes(4, "big"))
-            for position in positions
-        ]
-        keys.sort()
-        return array("I", [int.from_bytes(key[-4:], "big") for key in keys])
+        groups: dict[bytes, array[int]] = {}
+        for position in positions:
+            extension = self.path(position).rpartition(b"/")[2].rpartition(b".")[2]
+            group = groups.get(extension)
+            if group is None:
+                group = groups[extension] = array("I")
+            group.append(position)
+        found = array("I")
+        for extension in sorted(groups):
+            keys = [
+                b"%b\0%b" % (likeness(self.path(position)), position.to_bytes(4, "big"))
+                for position in groups.pop(extension)
+            ]
+            keys.sort()
+            found.extend(int.from_bytes(key[-4:], "big") for key in keys)
+        return found
 
 
 def unpack(packed: bytes) -> tuple[Status, Optional[int]]:

@@ -6,7 +6,7 @@ doi:10.1109/TPDS.2020.2984632).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Iterator, Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -17,9 +17,6 @@ __all__ = ["CHUNKING", "LARGE_FILE", "Chunking", "cut"]
 
 #: Bytes. A file up to this size is one content; cutting it would cost catalog rows and gain little.
 LARGE_FILE = 1 << 20
-
-#: Bytes read and hashed at a time: large enough that Python's share is small, small enough to stay in the cache.
-_BLOCK = 2 << 20
 
 _NORMALIZED: Literal[1] = 1
 
@@ -80,40 +77,31 @@ class Chunking:
         """Return the chunker for a file of that many bytes."""
         from pyfastcdc import FastCDC  # imported here: listing snapshots needs no chunker
 
-        average = self.average
+        return FastCDC(self._average_for(size), normalized_chunking=_NORMALIZED, seed=0)
+
+    def largest_chunk(self, size: int) -> int:
+        """Return the most bytes that a chunk of a file of that many bytes has."""
+        return 4 * self._average_for(size)
+
+    def _average_for(self, size: int) -> int:
         if size > self.huge_size:
-            average = self.huge_average
-        elif size > self.large_size:
-            average = self.large_average
-        return FastCDC(average, normalized_chunking=_NORMALIZED, seed=0)
+            return self.huge_average
+        return self.large_average if size > self.large_size else self.average
 
 
 CHUNKING = Chunking()
 
 
-def cut(chunker: FastCDC, read: Callable[[int], bytes]) -> Iterator[memoryview]:
-    """Yield the chunks of a stream, in order; each keeps the block that it is a part of in memory.
+def cut(chunker: FastCDC, data: memoryview, *, final: bool) -> list[int]:
+    """Return the lengths of the chunks that some bytes of a stream begin with.
 
-    The cuts are those of one pass over the whole stream: the last
-    chunk of a block may have been cut by the block's end, so it is cut again together with the next block.
+    The cuts are those of one pass over the whole stream: the last chunk may have been cut by the end of these bytes
+    alone, so it is left out unless they are the last ones, and its bytes have to be given again with those that follow.
 
     Args:
         chunker: From :meth:`Chunking.for_size`.
-        read: Returns up to that many bytes, and b"" at the end.
+        data: The bytes, from the beginning of a chunk on. To get on, more than the largest chunk.
+        final: Whether nothing follows.
     """
-    rest = b""
-    while True:
-        block = read(_BLOCK)
-        if not block:
-            break
-        data = rest + block if rest else block
-        held = None
-        for chunk in chunker.cut_buf(data):
-            if held is not None:
-                yield held
-            held = chunk.data
-        rest = bytes(held) if held is not None else b""
-    # What is left is shorter than the largest chunk, but may hold more than one cut.
-    if rest:
-        for chunk in chunker.cut_buf(rest):
-            yield chunk.data
+    lengths = [chunk.length for chunk in chunker.cut_buf(data)]
+    return lengths if final else lengths[:-1]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 
 from ..errors import ContentCorruptError
 
-__all__ = ["DEFAULT", "RAW", "SETTINGS", "ZSTD", "Setting", "compress", "decompress", "salvage"]
+__all__ = ["DEFAULT", "RAW", "SETTINGS", "ZSTD", "Setting", "compress", "compress_if_smaller", "decompress", "salvage"]
 
 ZSTD = "zstd"
 RAW = "raw"
@@ -88,12 +88,18 @@ def compress(data: bytes | memoryview, compression: str = DEFAULT) -> tuple[str,
         data: At most a pack.
         compression: One of ``SETTINGS``.
     """
+    frame = compress_if_smaller(data, compression)
+    return (RAW, bytes(data)) if frame is None else (ZSTD, frame)
+
+
+def compress_if_smaller(data: bytes | memoryview, compression: str) -> Optional[bytes]:
+    """Return one zstd frame with checksum and content size, or None if it is not smaller than the data."""
     compressors = _local.__dict__
     compressor = compressors.get(compression)
     if compressor is None:
         compressor = compressors[compression] = _new_compressor(SETTINGS[compression])
     frame: bytes = compressor.compress(data, compressor.FLUSH_FRAME)
-    return (ZSTD, frame) if len(frame) < len(data) else (RAW, bytes(data))
+    return frame if len(frame) < len(data) else None
 
 
 def decompress(codec: str, data: bytes, size: int) -> bytes:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, deque
 from hashlib import sha256
-from typing import TYPE_CHECKING, Deque, Iterable, Iterator, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Deque, Iterable, Iterator, List, Optional, Sequence, Tuple
 
 import attrs
 
 from ..errors import ContentCorruptError, ContentMissingError, CorruptionError
-from .compression import DEFAULT, SETTINGS, compress, decompress, salvage
+from .compression import DEFAULT, RAW, SETTINGS, ZSTD, compress, compress_if_smaller, decompress, salvage
 from .database import Database
 
 if TYPE_CHECKING:
@@ -57,12 +57,14 @@ class CompressedPack:
         size: Bytes before compression.
         codec: How ``data`` is encoded.
         data: What is stored.
+        buffer: Where ``data`` lies if it was not copied; to be taken back when it is stored.
     """
 
     members: list[tuple[int, bytes, int]]
     size: int
     codec: str
-    data: bytes
+    data: bytes | memoryview
+    buffer: Optional[memoryview] = None
 
 
 def pack_buffer(compression: str) -> memoryview:
@@ -76,6 +78,10 @@ def compress_pack(members: list[tuple[int, bytes, int]], data: memoryview, compr
     return CompressedPack(members, len(data), codec, packed)
 
 
+#: A pack that is being compressed: its members, its size, its buffer and what it will be.
+_Waiting = Tuple[List[Tuple[int, bytes, int]], int, memoryview, "Future[Optional[bytes]]"]
+
+
 class PackCompressor:
     """Compresses packs in threads, while the caller goes on reading; gives them back in the order they came.
 
@@ -87,13 +93,11 @@ class PackCompressor:
     """
 
     def __init__(self, compression: str = DEFAULT) -> None:
-        from concurrent.futures import ThreadPoolExecutor  # imported here: listing snapshots needs no threads
-
-        workers = max(1, min(os.cpu_count() or 1, 16))
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="backuptool-compress")
-        self._limit = workers + _QUEUED
+        self._workers = max(1, min(os.cpu_count() or 1, 16))
+        self._pool: Optional[ThreadPoolExecutor] = None
+        self._limit = self._workers + _QUEUED
         self._compression = compression
-        self._waiting: Deque[tuple[list[tuple[int, bytes, int]], int, memoryview, Future[tuple[str, bytes]]]] = deque()
+        self._waiting: Deque[_Waiting] = deque()
         self._free: list[memoryview] = []
 
     def __enter__(self) -> PackCompressor:
@@ -102,7 +106,7 @@ class PackCompressor:
     def __exit__(self, *exc_info: object) -> None:
         for *_, future in self._waiting:
             future.cancel()
-        self._pool.shutdown(wait=True)
+        self.give_memory_back()
 
     def buffer(self) -> memoryview:
         """Return an empty buffer for a pack."""
@@ -110,7 +114,13 @@ class PackCompressor:
 
     def submit(self, members: list[tuple[int, bytes, int]], buffer: memoryview, size: int) -> None:
         """Take over a full pack: its members, and the buffer with that many bytes in it."""
-        self._waiting.append((members, size, buffer, self._pool.submit(compress, buffer[:size], self._compression)))
+        if self._pool is None:
+            from concurrent.futures import ThreadPoolExecutor  # imported here: listing snapshots needs no threads
+
+            self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="backuptool-compress")
+        self._waiting.append(
+            (members, size, buffer, self._pool.submit(compress_if_smaller, buffer[:size], self._compression))
+        )
 
     def finished(self, *, wait_for_all: bool = False) -> Iterator[CompressedPack]:
         """Yield finished packs; waits only where too many are under way, or for all of them."""
@@ -118,10 +128,25 @@ class PackCompressor:
             members, size, buffer, future = self._waiting[0]
             if not (wait_for_all or len(self._waiting) > self._limit or future.done()):
                 return
-            codec, data = future.result()
+            frame = future.result()
             self._waiting.popleft()
-            self._free.append(buffer)
-            yield CompressedPack(members, size, codec, data)
+            if frame is None:  # it is stored as it is, from where it lies
+                yield CompressedPack(members, size, RAW, buffer[:size], buffer)
+            else:
+                self._free.append(buffer)
+                yield CompressedPack(members, size, ZSTD, frame)
+
+    def take_back(self, pack: CompressedPack) -> None:
+        """Use the buffer of a pack that was stored again."""
+        if pack.buffer is not None:
+            self._free.append(pack.buffer)
+
+    def give_memory_back(self) -> None:
+        """Keep no empty buffers, and no threads, each of which has some MB for what it compresses."""
+        self._free.clear()
+        if self._pool is not None:
+            self._pool.shutdown(wait=True)
+            self._pool = None
 
 
 @attrs.frozen

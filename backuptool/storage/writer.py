@@ -11,7 +11,7 @@ import threading
 from array import array
 from collections import Counter
 from hashlib import sha256
-from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Iterable, Mapping, NamedTuple, Optional, Sequence
 
 import attrs
 
@@ -29,6 +29,10 @@ __all__ = ["Content", "ContentWriter", "LargeContent"]
 #: Bytes of compressed packs written in one transaction: few enough to hold in memory and to let readers in between,
 #: many enough that syncing is a small part.
 _COMMIT_BYTES = 8 << 20
+
+#: Bytes of the smallest block of a large file: a pack that is nearly full leaves little room, and reading little at a
+#: time costs more calls.
+_LEAST_BLOCK = 512 << 10
 
 
 class Content(NamedTuple):
@@ -52,14 +56,6 @@ class LargeContent:
         self.offsets = array("q")
         self.parts = array("q")  # ordinals, -1 for a hole
         self._layout = hashlib.sha256()
-        self._known_layout: Optional[bytes] = None
-
-    @classmethod
-    def of(cls, offsets: array[int], parts: array[int], layout: bytes) -> LargeContent:
-        """Return a list that was made elsewhere, with its digest."""
-        large = cls()
-        large.offsets, large.parts, large._known_layout = offsets, parts, layout
-        return large
 
     def append(self, offset: int, part: Optional[Content]) -> None:
         """Add a part behind the others; None is a hole."""
@@ -67,9 +63,20 @@ class LargeContent:
         self.parts.append(-1 if part is None else part.ordinal)
         self._layout.update(layout_entry(offset, None if part is None else part.digest))
 
+    def extend(self, offset: int, parts: Iterable[Content]) -> int:
+        """Add parts that lie one behind the other from an offset on; returns where the last one ends."""
+        entries = []
+        for size, digest, ordinal in parts:
+            self.offsets.append(offset)
+            self.parts.append(ordinal)
+            entries.append(layout_entry(offset, digest))
+            offset += size
+        self._layout.update(b"".join(entries))
+        return offset
+
     def layout(self) -> bytes:
         """Return the digest of the list of parts."""
-        return self._layout.digest() if self._known_layout is None else self._known_layout
+        return self._layout.digest()
 
 
 @attrs.frozen
@@ -124,6 +131,8 @@ class ContentWriter:
         self._ready_bytes = 0
         self._large: list[_Large] = []
         self._committing: Optional[Future[tuple[list[bytes], list[_Large]]]] = None
+        self._committed: list[CompressedPack] = []  # when that is done
+        self._hashing: Optional[Future[object]] = None
 
     def __enter__(self) -> ContentWriter:
         return self
@@ -168,6 +177,65 @@ class ContentWriter:
         size = len(data)
         self._buffer[self._filled : self._filled + size] = data
         return self.add_from_room(size)
+
+    def block(self, largest_chunk: int) -> memoryview:
+        """Return where the next bytes of a large file may be put: what fills the pack, and a chunk more.
+
+        Args:
+            largest_chunk: The most bytes that one of its chunks has.
+        """
+        size = self._pack_size - self._filled + max(largest_chunk, _LEAST_BLOCK)
+        return self._buffer[self._filled : self._filled + size]
+
+    def hash_along(self, hasher: hashlib._Hash, data: memoryview) -> None:
+        """Feed a hasher with a part of a block, in a thread; one part at a time is fed."""
+        self.wait_for_hash()
+        self._hashing = self._hasher.submit(hasher.update, data)
+
+    def wait_for_hash(self) -> None:
+        """Wait until what was last given to :meth:`hash_along` was fed."""
+        if self._hashing is not None:
+            hashing, self._hashing = self._hashing, None
+            hashing.result()
+
+    def add_chunks(self, lengths: Sequence[int]) -> list[Content]:
+        """Take chunks that were put where :meth:`block` said, one behind the other.
+
+        Args:
+            lengths: Bytes of each.
+        """
+        buffer = self._buffer
+        digests = []
+        begin = self._filled
+        for length in lengths:
+            end = begin + length
+            digests.append(sha256(buffer[begin:end]).digest())
+            begin = end
+        contents, wanted = self.claim(lengths, digests)
+        begin = filled = self._filled
+        for ordinal, digest, length in zip(wanted, digests, lengths):
+            if ordinal >= 0:
+                if filled < begin:  # behind some that are not wanted
+                    self.wait_for_hash()
+                    buffer[filled : filled + length] = buffer[begin : begin + length]
+                self._members.append((ordinal, digest, length))
+                filled += length
+            begin += length
+        if filled < begin:
+            self.wait_for_hash()  # the next block comes to lie where this one was
+        self._filled = filled
+        if filled >= self._pack_size:
+            with self._lock:
+                self._seal()
+        return contents
+
+    def give_memory_back(self) -> None:
+        """Keep nothing that only large files need, while others read the small ones."""
+        with self._lock:
+            self._seal()
+            self._collect(wait_for_all=True)
+            self._compressor.give_memory_back()
+            self._buffer = self._compressor.buffer()
 
     def claim(self, sizes: Sequence[int], digests: Sequence[bytes]) -> tuple[list[Content], list[int]]:
         """Take contents that someone else has read, and say which of them are wanted.
@@ -219,12 +287,6 @@ class ContentWriter:
                 self._large.append(_Large(ordinal, digest, size, parts.layout(), parts))
         return Content(size, digest, ordinal)
 
-    def hash_along(self, hasher: hashlib._Hash, data: bytes, before: Optional[Future[None]]) -> Future[None]:
-        """Feed a hasher in a thread, after what was fed to it before; returns what to wait for."""
-        if before is not None:
-            before.result()
-        return self._hasher.submit(hasher.update, data)
-
     def flush(self) -> None:
         """Compress and commit everything that was added; all ids are known afterwards."""
         with self._lock:
@@ -251,7 +313,9 @@ class ContentWriter:
             self._compressor.submit(self._members, self._buffer, self._filled)
             self._members, self._filled = [], 0
             self._collect()
-            self._buffer = self._compressor.buffer()
+            buffer, self._buffer = self._buffer, self._compressor.buffer()
+            if self._buffer is buffer:  # it is free again already
+                self.wait_for_hash()
 
     def _collect(self, *, wait_for_all: bool = False) -> None:
         for pack in self._compressor.finished(wait_for_all=wait_for_all):
@@ -268,6 +332,7 @@ class ContentWriter:
         self._finish_commit()
         if self._ready or self._large:
             self._committing = self._committer.submit(self._write, self._ready, self._large)
+            self._committed = self._ready
             self._ready, self._ready_bytes, self._large = [], 0, []
 
     def _finish_commit(self) -> None:
@@ -276,6 +341,9 @@ class ContentWriter:
             return
         committing, self._committing = self._committing, None
         resolved, waiting = committing.result()
+        for pack in self._committed:
+            self._compressor.take_back(pack)
+        self._committed = []
         for digest in resolved:
             del self._pending[digest]
         self._filter.add(resolved)

@@ -372,6 +372,16 @@ class OpenFile:
             size += len(data)
         return b"".join(pieces)[:limit]
 
+    def read_into(self, room: memoryview) -> int:
+        """Read on, as much as there is room for, and return how many bytes came: fewer only at the end of the file."""
+        filled = 0
+        while filled < len(room):
+            read = os.readv(self.descriptor, (room[filled:],))
+            if not read:
+                break
+            filled += read
+        return filled
+
     def rewind(self) -> None:
         """Begin again, with a fresh status."""
         os.lseek(self.descriptor, 0, os.SEEK_SET)
