@@ -36,6 +36,7 @@ from .repository import DEFAULT_MAX_FILE_SIZE, Repository
 if typing.TYPE_CHECKING:
     from .results.changes import Alert, AlertKind, Changes
     from .results.check import CheckResult
+    from .results.copy import CopiedSnapshot, CopyResult
     from .results.drill import Drill, DrillResult
     from .results.presentation import Result, format_size, printable
     from .results.problem import Problem
@@ -55,6 +56,8 @@ __all__ = [
     "Compression",
     "ContentCorruptError",
     "ContentMissingError",
+    "CopiedSnapshot",
+    "CopyResult",
     "CorruptionError",
     "Drill",
     "DrillResult",
@@ -90,6 +93,7 @@ __all__ = [
 _HOMES = {
     "results.changes": ("Alert", "AlertKind", "Changes"),
     "results.check": ("CheckResult",),
+    "results.copy": ("CopiedSnapshot", "CopyResult"),
     "results.drill": ("Drill", "DrillResult"),
     "results.presentation": ("Result", "format_size", "printable"),
     "results.problem": ("Problem",),

@@ -16,6 +16,7 @@ from .storage.pool import ConnectionPool
 
 if TYPE_CHECKING:
     from .results.check import CheckResult
+    from .results.copy import CopyResult
     from .results.drill import DrillResult
     from .results.prune import PruneResult
     from .results.restore import OverwritePolicy, RestoreResult
@@ -274,6 +275,61 @@ class Repository:
 
         with Reporter(progress) as reporter, self._pool.reading(fresh=True) as database:
             return check(database, quick=quick, reporter=reporter, most_helpers=self._max_helpers)
+
+    def copy(
+        self,
+        destination: Union[StrPath, Repository],
+        snapshots: Union[int, str, Iterable[Union[int, str]], None] = None,
+        *,
+        incomplete: bool = False,
+        compression: Optional[Compression] = None,
+        progress: Progress = None,
+    ) -> CopyResult:
+        """Copy snapshots to another repository; what is there already is not read, and what is copied is verified.
+
+        Source, host, times, note and tags stay; numbers become those that come next at the destination. A snapshot that
+        was copied before is recognised by its source, its times and its digest, and left alone: after an interruption,
+        run it again. The bytes of every content are compared with its hash before they are stored, and the digest of
+        each tree with that of the original before the copy becomes a snapshot.
+
+        A snapshot that is damaged here is not copied; the result names the files.
+
+        Args:
+            destination: The other repository, or its file; it is created if there is none.
+            snapshots: A snapshot's number or ``"latest"``, or several of them; by default all.
+            incomplete: Copy damaged snapshots as well, without what is damaged. Such a copy has the tag
+                ``incomplete``, and counts what it lacks in ``problem_files``.
+            compression: Compress everything anew, so hard. By default packs that are wanted as a whole are taken as
+                they are, and others compressed as ``"balanced"``.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
+
+        Raises:
+            SnapshotNotFoundError: One of them does not exist; nothing is copied.
+            ValueError: There is no such compression.
+            RepositoryError: One of the repositories cannot be used, or both are one.
+
+        Cost: follows what the destination lacks, where the snapshot before is there already; else one walk over the
+        catalog of the snapshot. A large file of which anything is missing is read as a whole.
+        """
+        from .operations.copy import CopyOptions, copy
+
+        numbers = (snapshots,) if snapshots is None or isinstance(snapshots, (int, str)) else tuple(snapshots)
+        options = CopyOptions(
+            snapshots=None if snapshots is None else numbers,  # type: ignore[arg-type]
+            incomplete=incomplete,
+            compression=compression,
+        )
+        other = (
+            destination
+            if isinstance(destination, Repository)
+            else Repository(destination, lock_timeout=self._lock_timeout)
+        )
+        try:
+            with Reporter(progress) as reporter:
+                return copy(self._pool, other._pool, options, reporter, clock=time.time_ns)
+        finally:
+            if other is not destination:
+                other.close()
 
     def drill(
         self,

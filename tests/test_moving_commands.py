@@ -146,3 +146,38 @@ def test_drill_says_that_it_could_not_be_recorded(run: Runner) -> None:
         result = attrs.evolve(repo.drill(), recorded=False)
     assert "  The outcome could not be recorded\n" in load("drill").as_text(result)
     assert os.listdir(".")
+
+
+# copy
+
+
+def test_copy_copies_all_snapshots_and_then_nothing(run: Runner, tmp_path: Path) -> None:
+    told = run("copy", "--destination", "other.db")
+    assert (told.code, told.err) == (0, "")
+    assert told.text.startswith(f"1 snapshot copied to {tmp_path}/other.db\n  4 file versions; 2.9 KiB new, ")
+    again = run("copy", "--destination", "other.db", "-v")
+    assert again.text.startswith(
+        f"0 snapshots copied to {tmp_path}/other.db, 1 there before\n  0 file versions; 0 B new, "
+    )
+    assert again.text.endswith("  0 packs taken as they are\n  1 is 1 (there before)\n")
+    assert run("--db-path", "other.db", "check").code == 0
+
+
+def test_copy_takes_the_snapshots_that_are_named(run: Runner, tmp_path: Path) -> None:
+    for name in "xyz":
+        (tmp_path / "tree" / name).write_bytes(name.encode())
+        run("snapshot", "--target-directory", "tree")
+    done = run("copy", "--destination", "other.db", "--snapshot", "2", "latest", "--compression", "max", "--json")
+    assert [(each["original"]["id"], each["snapshot"]["id"]) for each in done.json["copies"]] == [(2, 1), (4, 2)]
+    missing = run("copy", "--destination", "other.db", "--snapshot", "9")
+    assert (missing.code, missing.err) == (1, "backuptool: error: there is no snapshot 9; there are: 1, 2, 3, 4\n")
+
+
+def test_copy_leaves_damaged_snapshots_out_unless_told_otherwise(run: Runner) -> None:
+    damage()
+    told = run("copy", "--destination", "other.db")
+    assert (told.code, told.text.startswith("0 snapshots copied")) == (3, True)
+    assert "problem: content-corrupt: a.txt: not copied: content " in told.err
+    assert "problem: not-copied: snapshot 1 was not copied: it is not whole; " in told.err
+    assert run("copy", "--destination", "other.db", "--incomplete").code == 3
+    assert ", 0 files, 2 not saved, tags: incomplete" in run("--db-path", "other.db", "list", "-v").text

@@ -30,7 +30,7 @@ PROGRAM = Path(__file__).resolve().parent / "data" / "user_program.py"
 #: As for a package that is installed: what is said is about the program.
 MYPY = ("--strict", "--follow-imports=silent", "--cache-dir", str(ROOT / ".mypy_cache"))
 
-METHODS = ("snapshot", "list", "restore", "annotate", "prune", "check", "drill")
+METHODS = ("snapshot", "list", "restore", "annotate", "prune", "check", "drill", "copy")
 
 
 def in_child(function: Callable[[], T]) -> T:
@@ -116,6 +116,7 @@ def test_every_public_method_documents_its_options() -> None:
         ("prune", ["snapshots"]),
         ("check", []),
         ("drill", ["snapshot"]),
+        ("copy", ["destination", "snapshots"]),
     ],
 )
 def test_options_are_keyword_only_and_typed(method: str, positional: List[str]) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .contents import ContentLocation
 
 __all__ = [
+    "STORED_COLUMNS",
     "CatalogFile",
     "SnapshotRow",
     "VersionRow",
@@ -40,6 +41,7 @@ __all__ = [
     "next_snapshot_id",
     "snapshot_rows",
     "source_id",
+    "stored_file",
     "update_description",
     "update_distinct_size",
     "update_stamps",
@@ -367,6 +369,22 @@ def _file_version(row: Sequence[Any]) -> FileVersion:
         return FileVersion._make(row[:15])
     path = row[0] if isinstance(row[0], bytes) else str(row[0]).encode()
     return FileVersion(path, b"?", 0, 0, 0, b"", b"", 0, 0, None, 0, None, None, None, None)
+
+
+#: What :func:`stored_file` takes.
+STORED_COLUMNS = f"{_VERSION_COLUMNS}, c.id, c.size, c.pack, c.offset"
+
+
+def stored_file(row: Sequence[Any]) -> CatalogFile:
+    """Return the file that a row with the columns ``STORED_COLUMNS`` is; of the kind ``?`` if the row is damaged."""
+    from .contents import ContentLocation  # imported here: listing snapshots needs no packs
+
+    version = _file_version(row)
+    content, size, pack, offset = row[15:19]
+    typed = (type(content), type(size), type(pack), type(offset)) in _LOCATION_TYPES
+    if version.hash is None or not typed:
+        return CatalogFile(version, None)
+    return CatalogFile(version, ContentLocation(content, version.hash, size, pack, offset))
 
 
 def files_of(database: Database, snapshot: SnapshotRow) -> Iterator[CatalogFile]:

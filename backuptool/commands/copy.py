@@ -1,0 +1,76 @@
+"""The command ``copy``."""
+
+from __future__ import annotations
+
+import argparse
+
+from backuptool import CopyResult, Repository, format_size, printable
+
+from .arguments import path, reference
+from .phrases import count, duration, problem_count, text_of
+from .process import give_memory_back, wants_bar
+
+__all__ = ["EXAMPLE", "add_options", "as_text", "run"]
+
+EXAMPLE = "backuptool copy --destination /mnt/disk/backups.db --snapshot 1 2"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command accepts."""
+    option = parser.add_argument
+    option(
+        "--destination",
+        metavar="FILE",
+        type=path,
+        required=True,
+        help="the repository to copy into; it is created if there is none",
+    )
+    option(
+        "--snapshot",
+        metavar="N|latest",
+        type=reference,
+        nargs="+",
+        action="extend",
+        default=None,
+        help="the snapshots to copy; without it, all",
+    )
+    option(
+        "--incomplete",
+        action="store_true",
+        help="copy damaged snapshots as well, without what is damaged, and mark them with the tag incomplete",
+    )
+    option(
+        "--compression",
+        choices=("fast", "balanced", "max"),
+        default=None,
+        help="compress everything anew, so hard (default: take packs as they are where they are wanted as a whole)",
+    )
+
+
+def run(repository: Repository, options: argparse.Namespace) -> CopyResult:
+    """Make the call."""
+    give_memory_back()
+    return repository.copy(
+        options.destination,
+        options.snapshot,
+        incomplete=options.incomplete,
+        compression=options.compression,
+        progress=wants_bar(options),
+    )
+
+
+def as_text(result: CopyResult, *, verbose: bool = False) -> str:
+    """Return what was copied, in two or more lines."""
+    there = f", {result.present_snapshots:,} there before" if result.present_snapshots else ""
+    lines = [
+        f"{count(result.copied_snapshots, 'snapshot')} copied to {printable(result.destination)}{there}",
+        f"  {count(result.copied_versions, 'file version')}; {format_size(result.new_bytes)} new, "
+        f"{format_size(result.stored_bytes)} stored; in {duration(result.elapsed_seconds)}",
+    ]
+    if verbose:
+        lines.append(f"  {count(result.whole_packs, 'pack')} taken as they are")
+        lines += [
+            f"  {copied.original.id} is {copied.snapshot.id}{' (there before)' if copied.was_there else ''}"
+            for copied in result.copies
+        ]
+    return text_of(lines + problem_count(result.problems))

@@ -1,0 +1,235 @@
+"""Carrying contents from one repository to another: what is missing there is read, compared with its hash, and stored.
+
+Owns the order in which packs are read, and what becomes of one that is wanted as a whole. Which contents are wanted is
+the copy's business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from hashlib import sha256
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING, Deque, Iterator, NamedTuple, Optional, Sequence, Union
+
+from ..errors import CorruptionError
+from ..progress import Reporter
+from ..storage.compression import DEFAULT, RAW, SETTINGS, ZSTD
+from ..storage.contents import ContentLocation, ContentReader, find
+from ..storage.database import Database
+from ..storage.packs import CompressedPack, PackCompressor, UnpackedPack, read_pack, unpack
+from ..storage.writer import Content, ContentWriter, LargeContent
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+__all__ = ["Carrier"]
+
+#: Contents that are gathered before their packs are read: a window of a snapshot, whose contents lie in packs that are
+#: then wanted as a whole. One takes about 100 bytes here, and some more in the writer.
+_WINDOW = 200_000
+
+#: Packs that wait, decompressed or being so, beside those that threads are at.
+_QUEUED = 1
+
+
+class _Wanted(NamedTuple):
+    """A content that the destination lacks."""
+
+    ordinal: int
+    location: ContentLocation
+
+
+class _Opened(NamedTuple):
+    """A pack, and how far what is wanted of it is sound."""
+
+    codec: str
+    data: bytes
+    unpacked: UnpackedPack
+    sound: Sequence[bool]
+
+
+class Carrier:
+    """Stores contents of one repository in another; a context manager.
+
+    Args:
+        origin: Where they are.
+        destination: Where they are to be.
+        writer: Of the destination.
+        compression: How hard what is packed anew is compressed; None to take packs as they are where that is possible,
+            which takes 0.9 s of processor time for 155 MB of contents where packing anew takes 1.3.
+        reporter: Is told how far it is.
+
+    Attributes:
+        lost: The hash of each content that could not be carried and why, by its ordinal; nothing was stored of it.
+        whole_packs: Packs that were taken as they are.
+    """
+
+    def __init__(
+        self,
+        origin: Database,
+        destination: Database,
+        writer: ContentWriter,
+        compression: Optional[str],
+        reporter: Reporter,
+    ) -> None:
+        from concurrent.futures import ThreadPoolExecutor
+
+        self.lost: dict[int, tuple[bytes, CorruptionError]] = {}
+        self.whole_packs = 0
+        self._origin = origin
+        self._destination = destination
+        self._writer = writer
+        self._as_they_are = compression is None
+        self._pack_size = SETTINGS[compression or DEFAULT].pack_size
+        self._reporter = reporter
+        self._reader = ContentReader(origin)
+        self._compressor = PackCompressor(compression or DEFAULT)
+        workers = max(1, min(os.cpu_count() or 1, 16))
+        self._unpackers = ThreadPoolExecutor(workers, thread_name_prefix="backuptool-unpack")
+        self._ahead = workers + _QUEUED
+        self._wanted: list[_Wanted] = []
+        self._large: dict[bytes, Union[Content, CorruptionError]] = {}
+        self._members: list[tuple[int, bytes, int]] = []
+        self._buffer = self._compressor.buffer()
+        self._filled = 0
+        self._carried_bytes = 0
+
+    def __enter__(self) -> Carrier:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._compressor.__exit__(*exc_info)
+        self._unpackers.shutdown(wait=True)
+        self._reader.__exit__(*exc_info)
+
+    def take(self, locations: Sequence[ContentLocation]) -> list[int]:
+        """Take small contents and return their ordinals; what is missing at the destination is read later."""
+        contents, wanted = self._writer.claim(
+            [location.size for location in locations], [location.hash for location in locations]
+        )
+        self._wanted.extend(_Wanted(ordinal, at) for ordinal, at in zip(wanted, locations) if ordinal >= 0)
+        if len(self._wanted) >= _WINDOW:
+            self.deliver()
+        return [content.ordinal for content in contents]
+
+    def take_large(self, location: ContentLocation) -> int:
+        """Store a content with parts, unless the destination has it, and return its ordinal.
+
+        It is read from its beginning to its end, and its own hash compared before it is stored: that its parts are
+        sound says nothing of whether they are the right ones.
+
+        Raises:
+            CorruptionError: It cannot be given back.
+        """
+        known = self._large.get(location.hash)
+        if known is None:
+            try:
+                known = self._carry_large(location)
+            except CorruptionError as exc:
+                known = exc
+            self._large[location.hash] = known
+        if isinstance(known, CorruptionError):
+            raise known
+        return known.ordinal
+
+    def _carry_large(self, location: ContentLocation) -> Content:
+        parts = LargeContent()
+        if not find(self._destination, [location.hash]):
+            for offset, data in self._reader.stream(location):
+                parts.append(offset, None if data is None else self._writer.add(data))
+                self._report(0 if data is None else len(data))
+        return self._writer.add_large(location.hash, location.size, parts)
+
+    def deliver(self) -> None:
+        """Read what is wanted, pack by pack, and give it to the writer."""
+        self._wanted.sort(key=lambda wanted: (wanted.location.pack or 0, wanted.location.offset or 0))
+        for wanted, opened in self._opened():
+            if opened is not None and self._as_they_are and _is_whole(wanted, opened):
+                size = len(opened.unpacked.data)
+                self._writer.deliver(CompressedPack(_members(wanted), size, opened.codec, opened.data))
+                self.whole_packs += 1
+                self._report(size)
+            else:
+                self._pack_anew(wanted, opened)
+        self._wanted = []
+        self._seal()
+        for pack in self._compressor.finished(wait_for_all=True):
+            self._writer.deliver(pack)
+
+    def _opened(self) -> Iterator[tuple[list[_Wanted], Optional[_Opened]]]:
+        """Yield what is wanted of each pack, and the pack, decompressed and compared in threads; None if it is gone."""
+        coming: Deque[tuple[list[_Wanted], Optional[Future[_Opened]]]] = deque()
+        for pack, group in groupby(self._wanted, key=attrgetter("location.pack")):
+            wanted = list(group)
+            try:
+                stored = None if pack is None else read_pack(self._origin, pack)
+            except CorruptionError:
+                stored = None
+            coming.append((wanted, None if stored is None else self._unpackers.submit(_open, stored, wanted)))
+            if len(coming) > self._ahead:
+                yield _awaited(*coming.popleft())
+        while coming:
+            yield _awaited(*coming.popleft())
+
+    def _pack_anew(self, wanted: Sequence[_Wanted], opened: Optional[_Opened]) -> None:
+        """Put the sound ones among contents of one pack into new packs; the others are lost."""
+        for number, (ordinal, location) in enumerate(wanted):
+            try:
+                if opened is not None and opened.sound[number]:
+                    offset = location.offset or 0
+                    data = memoryview(opened.unpacked.data)[offset : offset + location.size]
+                else:  # packed again meanwhile, or damaged
+                    data = memoryview(self._reader.read(location))
+            except CorruptionError as exc:
+                self.lost[ordinal] = (location.hash, exc)
+                continue
+            self._buffer[self._filled : self._filled + location.size] = data
+            self._members.append((ordinal, location.hash, location.size))
+            self._filled += location.size
+            self._report(location.size)
+            if self._filled >= self._pack_size:
+                self._seal()
+
+    def _seal(self) -> None:
+        if self._members:
+            self._compressor.submit(self._members, self._buffer, self._filled)
+            self._members, self._filled = [], 0
+            for pack in self._compressor.finished():
+                self._writer.deliver(pack)
+            self._buffer = self._compressor.buffer()
+
+    def _report(self, size: int) -> None:
+        self._carried_bytes += size
+        self._reporter.report("copy", done_bytes=self._carried_bytes)
+
+
+def _open(stored: tuple[int, str, bytes], wanted: Sequence[_Wanted]) -> _Opened:
+    unpacked = unpack(*stored)
+    view = memoryview(unpacked.data)
+    sound = []
+    for _, location in wanted:
+        offset = location.offset or 0
+        data = view[offset : offset + location.size]
+        sound.append(len(data) == location.size and sha256(data).digest() == location.hash)
+    return _Opened(stored[1], stored[2], unpacked, sound)
+
+
+def _awaited(wanted: list[_Wanted], coming: Optional[Future[_Opened]]) -> tuple[list[_Wanted], Optional[_Opened]]:
+    return wanted, None if coming is None else coming.result()
+
+
+def _is_whole(wanted: Sequence[_Wanted], opened: _Opened) -> bool:
+    """Tell whether a pack consists of nothing but sound contents that are wanted, one behind the other."""
+    end = 0
+    for _, location in wanted:
+        if location.offset != end:
+            return False
+        end += location.size
+    intact = opened.unpacked.damage is None and end == len(opened.unpacked.data)
+    return intact and all(opened.sound) and opened.codec in (ZSTD, RAW)
+
+
+def _members(wanted: Sequence[_Wanted]) -> list[tuple[int, bytes, int]]:
+    return [(ordinal, location.hash, location.size) for ordinal, location in wanted]
