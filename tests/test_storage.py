@@ -1660,6 +1660,9 @@ VERSIONS = {
         SYMLINK,
         SYMLINK._replace(path=b"l2", target=b"aim \xe9"),
         SYMLINK._replace(path=b"l\xff", target=b"\xff"),
+        VERSION._replace(path=b"p", xattrs=None, link=None, sparse=0),
+        VERSION._replace(path=b"p\xff", xattrs=None, link=None, sparse=0),
+        VERSION._replace(path=b"q", xattrs=None, link=None, sparse=0, user="J\u00fcrgen".encode()),
         VERSION._replace(path=b"u", user=b"J\xfcrgen"),
         VERSION._replace(path=b"v", user="J\u00fcrgen".encode(), group="\U0001f600".encode(), xattrs=None, link=None),
     )
@@ -1675,7 +1678,9 @@ def test_names_that_are_no_utf_8_come_back_bit_for_bit_beside_others(database: D
             catalog.version_row(version, 7 * number, None if number == 3 else -number, 1 if version.hash else -1)
             for number, version in enumerate(VERSIONS.values())
         ]
-        catalog.insert_versions(database, source, 5, True, iter(rows), ids)
+        versions = [catalog.row_version(row, version.hash) for row, version in zip(rows, VERSIONS.values())]
+        assert versions == list(VERSIONS.values())
+        catalog.insert_versions(database, source, 5, True, [rows[:5], [], rows[5:]], ids)
     found = list(catalog.load_versions(database, source, VERSIONS))
     assert [version for version, _, _ in found] == list(VERSIONS.values())
     assert [(first, content) for _, first, content in found] == [

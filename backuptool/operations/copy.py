@@ -10,8 +10,8 @@ import marshal
 import os
 import time
 from array import array
-from itertools import islice
-from typing import Any, Callable, Iterable, Iterator, Optional, Tuple, Union
+from itertools import chain, islice
+from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple, Union
 
 import attrs
 
@@ -393,10 +393,10 @@ class _Attempt:
         if not carrier.lost:
             return
         counts = array("I", bytes(4 * ordinals))
-        for row in self._rows.drain(counts):
+        for row in chain.from_iterable(self._rows.drain(counts)):
             if row[-1] in carrier.lost:
                 digest, exc = carrier.lost[row[-1]]
-                self._lose(_version_of(row, digest), exc)
+                self._lose(catalog.row_version(row, digest), exc)
 
     # Committing.
 
@@ -438,21 +438,11 @@ class _Attempt:
                 records.pin(database, number, self._clock())
             return made
 
-    def _kept(self, rows: Iterable[Any], carrier: Carrier, counts: array[int]) -> Iterator[Any]:
+    def _kept(self, batches: Iterable[List[Any]], carrier: Carrier, counts: array[int]) -> Iterator[List[Any]]:
         """Pass rows on but for those whose contents were lost."""
-        for row in rows:
-            if row[-1] in carrier.lost:
-                counts[row[-1]] = 0
-                continue
-            self.copied_versions += 1
-            yield row
-
-
-def _version_of(row: Any, digest: bytes) -> FileVersion:
-    """Return the version that a row was made of."""
-    path, kind, user, group, target, link, mode, uid, gid, mtime_ns, size, sparse, rdev, xattrs = row[:14]
-    texts = [text.encode() if isinstance(text, str) else text for text in (path, kind, user, group, target, link)]
-    path, kind, user, group, target, link = texts
-    return FileVersion(
-        path, kind, mode, uid, gid, user, group, mtime_ns, size, digest, sparse, rdev, target, xattrs, link
-    )
+        for rows in batches:
+            kept = [row for row in rows if row[-1] not in carrier.lost]
+            for ordinal in carrier.lost:
+                counts[ordinal] = 0
+            self.copied_versions += len(kept)
+            yield kept

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from itertools import groupby, product
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 import attrs
 
@@ -39,6 +39,7 @@ __all__ = [
     "neighbours",
     "newest_snapshot",
     "next_snapshot_id",
+    "row_version",
     "snapshot_rows",
     "source_id",
     "stored_file",
@@ -418,12 +419,12 @@ def files_of(database: Database, snapshot: SnapshotRow) -> Iterator[CatalogFile]
     find_snapshot(database, snapshot.id)  # pruned meanwhile, its files would have ended too early
 
 
-#: What :func:`insert_versions` inserts, in the order of its columns; plain values, so that it can be set aside.
+#: What :func:`insert_versions` inserts, in one of three shapes; plain values, so that it can be set aside.
 VersionRow = Tuple[Any, ...]
 
 
 def version_row(version: FileVersion, ctime_ns: Optional[int], inode: Optional[int], ordinal: int) -> VersionRow:
-    """Return the row of a version.
+    """Return the row of a version: its path, then other values, the ordinal last.
 
     What is UTF-8, as nearly all names are, is bound as text: a cast takes longer than the rest of the row. Of other
     rows all texts are left as bytes.
@@ -435,19 +436,35 @@ def version_row(version: FileVersion, ctime_ns: Optional[int], inode: Optional[i
         ordinal: Of its content, -1 if it has none.
     """
     path, kind, mode, uid, gid, user, group, mtime_ns, size, _, sparse, rdev, target, xattrs, link = version
-    texts: tuple[Any, ...] = (path, kind, user, group, target, link)
     try:
-        texts = (
-            path.decode(),
-            kind.decode(),
-            user.decode(),
-            group.decode(),
-            None if target is None else target.decode(),
-            None if link is None else link.decode(),
-        )
+        names = (path.decode(), kind.decode(), user.decode(), group.decode())
+        numbers = (mode, uid, gid, mtime_ns, size)
+        if target is None and link is None and rdev is None and xattrs is None and not sparse:
+            return (*names, *numbers, ctime_ns, inode, ordinal)
+        links = (None if target is None else target.decode(), None if link is None else link.decode())
+        return (*names, *numbers, *links, sparse, rdev, xattrs, ctime_ns, inode, ordinal)
     except UnicodeDecodeError:
-        pass
-    return (*texts, mode, uid, gid, mtime_ns, size, sparse, rdev, xattrs, ctime_ns, inode, ordinal)
+        texts = (path, kind, user, group)
+    return (*texts, mode, uid, gid, mtime_ns, size, target, link, sparse, rdev, xattrs, ctime_ns, inode, ordinal)
+
+
+def row_version(row: VersionRow, digest: Optional[bytes]) -> FileVersion:
+    """Return the version that :func:`version_row` made a row of.
+
+    Args:
+        digest: SHA-256 of its content, which a row does not hold.
+    """
+    path, kind, user, group = map(_as_bytes, row[:4])
+    mode, uid, gid, mtime_ns, size = row[4:9]
+    target, link, sparse, rdev, xattrs = (None, None, 0, None, None) if _shape(row) == _PLAIN else row[9:14]
+    target, link = (None if text is None else _as_bytes(text) for text in (target, link))
+    return FileVersion(
+        path, kind, mode, uid, gid, user, group, mtime_ns, size, digest, sparse, rdev, target, xattrs, link
+    )
+
+
+def _as_bytes(text: Union[str, bytes]) -> bytes:
+    return text.encode() if isinstance(text, str) else text
 
 
 def insert_versions(
@@ -455,30 +472,42 @@ def insert_versions(
     source: int,
     snapshot: int,
     added: bool,
-    rows: Iterable[VersionRow],
+    batches: Iterable[Iterable[VersionRow]],
     contents: Sequence[int],
 ) -> None:
     """Insert file versions that begin with a snapshot, best in byte order of their paths.
 
     Args:
         added: False for the source's first snapshot.
-        rows: From :func:`version_row`.
+        batches: Rows from :func:`version_row`, some at a time.
         contents: Id of each content by ordinal.
     """
     sql = (
-        "INSERT INTO files (source, first, added, path, kind, user, grp, target, link, mode, uid, gid, mtime_ns, size, "
-        f"sparse, rdev, xattrs, ctime_ns, inode, content) VALUES ({source}, {snapshot}, {1 if added else 0}, %s, "
-        "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO files (source, first, added, path, kind, user, grp, mode, uid, gid, mtime_ns, size, target, link, "
+        "sparse, rdev, xattrs, ctime_ns, inode, content) "
+        f"VALUES ({source}, {snapshot}, {1 if added else 0}, %s, ?, ?, ?)"
     )
-    as_text = sql % ", ".join(["?"] * 6)
-    cast = sql % ", ".join(["CAST(? AS TEXT)"] * 6)
-    bound = ((*row[:-1], contents[row[-1]] if row[-1] >= 0 else None) for row in rows)
-    for undecodable, group in groupby(bound, key=_is_undecodable):
-        database.executemany(cast if undecodable else as_text, group)
+    text, cast = ["?"], ["CAST(? AS TEXT)"]
+    statements = {
+        _PLAIN: sql % ", ".join(text * 9 + ["NULL", "NULL", "0", "NULL", "NULL"]),
+        _FULL: sql % ", ".join(text * 14),
+        _UNDECODABLE: sql % ", ".join(cast * 4 + text * 5 + cast * 2 + text * 3),
+    }
+    for rows in batches:
+        for shape, group in groupby(rows, key=_shape):
+            bound = [(*row[:-1], contents[row[-1]] if row[-1] >= 0 else None) for row in group]
+            database.executemany(statements[shape], bound)
 
 
-def _is_undecodable(row: VersionRow) -> bool:
-    return isinstance(row[0], bytes)
+#: Shapes of rows, by the number of their values and what their texts are: that of nearly all files, which have no link,
+#: target, holes or attributes (to bind so many NULLs takes as long as all other values together), and the others.
+_PLAIN = (12, True)
+_FULL = (17, True)
+_UNDECODABLE = (17, False)
+
+
+def _shape(row: VersionRow) -> tuple[int, bool]:
+    return len(row), isinstance(row[0], str)
 
 
 def close_versions(database: Database, source: int, base: int, keys: Iterable[tuple[bytes, int]]) -> None:

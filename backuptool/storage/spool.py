@@ -44,16 +44,16 @@ class Spool:
                 self._closed_rows += len(self._open)
                 self._open = []
 
-    def drain(self, counts: array[int]) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows in the order they came, and count the uses of each ordinal."""
+    def drain(self, counts: array[int]) -> Iterator[list[tuple[Any, ...]]]:
+        """Yield the rows in the order they came, some at a time, and count the uses of each ordinal."""
         for codec, size, packed in self._batches:
-            yield from _counted(marshal.loads(decompress(codec, packed, size)), counts)
-        yield from _counted(self._open, counts)
+            yield _counted(marshal.loads(decompress(codec, packed, size)), counts)
+        yield _counted(self._open, counts)
 
 
-def _counted(rows: Iterable[Row], counts: array[int]) -> Iterator[tuple[Any, ...]]:
-    for first, others in rows:
-        row = (first, *marshal.loads(others))
+def _counted(batch: Iterable[Row], counts: array[int]) -> list[tuple[Any, ...]]:
+    rows = [(first, *marshal.loads(others)) for first, others in batch]
+    for row in rows:
         if row[-1] >= 0:
             counts[row[-1]] += 1
-        yield row
+    return rows
