@@ -135,8 +135,8 @@ def test_prune_costs_what_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert abs(large.written_bytes - small.written_bytes) <= 12 * 16384
 
 
-def test_list_costs_one_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_costs_a_query_for_snapshots_and_one_for_drills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = costs(tmp_path, monkeypatch, lambda repo, root: repo.list)
     assert small.statements == large.statements
-    assert small.statements.count("SELECT") == 1
+    assert small.statements.count("SELECT") == 2
     assert small.written_bytes == large.written_bytes == 0
