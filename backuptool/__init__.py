@@ -20,12 +20,14 @@ from .errors import (
     CorruptionError,
     NotARepositoryError,
     PatternError,
+    PlanOutdatedError,
     RepositoryError,
     RepositoryLockedError,
     RepositoryNotFoundError,
     RepositoryNotWritableError,
     RestoreError,
     SnapshotNotFoundError,
+    SnapshotPinnedError,
     SourceError,
     UnsafePathError,
     UnsupportedFormatError,
@@ -40,9 +42,11 @@ if typing.TYPE_CHECKING:
     from .results.drill import Drill, DrillResult
     from .results.presentation import Result, format_size, printable
     from .results.problem import Problem
-    from .results.prune import PruneResult
+    from .results.prune import PrunePlan, PruneResult
     from .results.restore import OverwritePolicy, RestoreResult
+    from .results.retention import Decision, Reason
     from .results.snapshot import Compression, SkippedFile, Snapshot, SnapshotList, SnapshotResult
+    from .retention import RetentionPolicy
 
 __version__ = "0.1.0"
 
@@ -59,15 +63,19 @@ __all__ = [
     "CopiedSnapshot",
     "CopyResult",
     "CorruptionError",
+    "Decision",
     "Drill",
     "DrillResult",
     "NotARepositoryError",
     "OverwritePolicy",
     "PatternError",
+    "PlanOutdatedError",
     "Problem",
     "ProgressCallback",
     "ProgressEvent",
+    "PrunePlan",
     "PruneResult",
+    "Reason",
     "Repository",
     "RepositoryError",
     "RepositoryLockedError",
@@ -76,10 +84,12 @@ __all__ = [
     "RestoreError",
     "RestoreResult",
     "Result",
+    "RetentionPolicy",
     "SkippedFile",
     "Snapshot",
     "SnapshotList",
     "SnapshotNotFoundError",
+    "SnapshotPinnedError",
     "SnapshotResult",
     "SourceError",
     "UnsafePathError",
@@ -97,8 +107,10 @@ _HOMES = {
     "results.drill": ("Drill", "DrillResult"),
     "results.presentation": ("Result", "format_size", "printable"),
     "results.problem": ("Problem",),
-    "results.prune": ("PruneResult",),
+    "results.prune": ("PrunePlan", "PruneResult"),
     "results.restore": ("OverwritePolicy", "RestoreResult"),
+    "results.retention": ("Decision", "Reason"),
+    "retention": ("RetentionPolicy",),
     "results.snapshot": ("Compression", "SkippedFile", "Snapshot", "SnapshotList", "SnapshotResult"),
 }
 

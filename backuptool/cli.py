@@ -103,7 +103,7 @@ def _report(result: Result, command: Any, options: argparse.Namespace) -> ExitCo
 
 
 def _tell_error(error: Exception, *, verbose: bool) -> None:
-    if isinstance(error, BackuptoolError):
+    if isinstance(error, (BackuptoolError, argparse.ArgumentTypeError)):
         _tell("error", printable(str(error)))
         return
     if verbose:
@@ -120,6 +120,8 @@ def _tell_error(error: Exception, *, verbose: bool) -> None:
 
 
 def _exit_code(error: Exception) -> ExitCode:
+    if isinstance(error, argparse.ArgumentTypeError):  # options that do not go together
+        return ExitCode.USAGE
     if isinstance(error, RepositoryNotFoundError):
         return ExitCode.NO_REPOSITORY
     return ExitCode.LOCKED if isinstance(error, RepositoryLockedError) else ExitCode.FAILED

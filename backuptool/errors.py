@@ -10,12 +10,14 @@ A single unreadable file or damaged content is no exception: it is a
     │  ├─ RepositoryNotFoundError
     │  ├─ NotARepositoryError
     │  ├─ UnsupportedFormatError       .found .supported
+    │  ├─ PlanOutdatedError
     │  ├─ RepositoryLockedError
     │  └─ RepositoryNotWritableError
     ├─ CorruptionError                 .path
     │  ├─ ContentMissingError          .content
     │  └─ ContentCorruptError          .content
     ├─ SnapshotNotFoundError           .reference .available
+    ├─ SnapshotPinnedError             .snapshots
     ├─ SourceError                     .path
     ├─ RestoreError                    .path
     │  └─ UnsafePathError
@@ -35,12 +37,14 @@ __all__ = [
     "CorruptionError",
     "NotARepositoryError",
     "PatternError",
+    "PlanOutdatedError",
     "RepositoryError",
     "RepositoryLockedError",
     "RepositoryNotFoundError",
     "RepositoryNotWritableError",
     "RestoreError",
     "SnapshotNotFoundError",
+    "SnapshotPinnedError",
     "SourceError",
     "UnsafePathError",
     "UnsupportedFormatError",
@@ -86,6 +90,10 @@ class UnsupportedFormatError(RepositoryError):
         super().__init__(message, path)
         self.found = found
         self.supported = supported
+
+
+class PlanOutdatedError(RepositoryError):
+    """A plan for a prune was made for another state of the repository, or for another repository."""
 
 
 class RepositoryLockedError(RepositoryError):
@@ -144,6 +152,18 @@ class SnapshotNotFoundError(BackuptoolError):
         super().__init__(message)
         self.reference = reference
         self.available = tuple(available)
+
+
+class SnapshotPinnedError(BackuptoolError):
+    """A snapshot that is to be removed is pinned.
+
+    Attributes:
+        snapshots: The numbers of those that are, ascending.
+    """
+
+    def __init__(self, message: str, snapshots: Sequence[int]) -> None:
+        super().__init__(message)
+        self.snapshots = tuple(snapshots)
 
 
 class SourceError(BackuptoolError):

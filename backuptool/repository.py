@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from .results.check import CheckResult
     from .results.copy import CopyResult
     from .results.drill import DrillResult
-    from .results.prune import PruneResult
+    from .results.prune import PrunePlan, PruneResult
     from .results.restore import OverwritePolicy, RestoreResult
     from .results.snapshot import Compression, Snapshot, SnapshotList, SnapshotResult
+    from .retention import RetentionPolicy
 
 __all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository"]
 
@@ -153,9 +154,8 @@ class Repository:
         """
         from .operations.listing import list_snapshots
 
-        root = None if source is None else os.path.realpath(os.path.expanduser(os.fsencode(source)))
         with self._pool.reading() as database:
-            return list_snapshots(database, source=root, host=host, tag=tag)
+            return list_snapshots(database, source=_root(source), host=host, tag=tag)
 
     def restore(
         self,
@@ -242,25 +242,97 @@ class Repository:
             return annotate(database, snapshot, note=note, pinned=pinned, clock=time.time_ns, **words)
 
     def prune(
-        self, snapshots: Union[int, Iterable[int]] = (), *, dry_run: bool = False, progress: Progress = None
+        self,
+        snapshots: Union[int, Iterable[int], RetentionPolicy, PrunePlan] = (),
+        *,
+        source: Optional[BytesPath] = None,
+        host: Optional[str] = None,
+        dry_run: bool = False,
+        progress: Progress = None,
     ) -> PruneResult:
         """Remove snapshots; contents that others use stay, the rest goes, and the file gets smaller.
 
         Args:
-            snapshots: One number or several. With none, only leftovers of interrupted snapshots are removed.
+            snapshots: One number or several, a policy, or a plan of :meth:`plan_prune`. With none, only leftovers of
+                interrupted snapshots are removed.
+            source: With a policy: only snapshots of this directory are looked at.
+            host: With a policy: only snapshots taken on this machine are looked at.
             dry_run: Do all of it, measure what would be freed, and take it back.
             progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
 
         Raises:
-            SnapshotNotFoundError: One of them does not exist; nothing is removed.
+            SnapshotNotFoundError: One of the numbers does not exist; nothing is removed.
+            SnapshotPinnedError: One of the numbers is that of a pinned snapshot; nothing is removed.
+            PlanOutdatedError: The repository has changed since the plan was made; nothing is removed.
+            ValueError: A source or host is given without a policy.
 
         Cost: follows what is removed, not what is kept.
         """
+        from .operations.choosing import Selection
         from .operations.prune import prune
+        from .results.prune import PrunePlan
+        from .retention import RetentionPolicy
 
-        numbers = (snapshots,) if isinstance(snapshots, (int, str)) else tuple(snapshots)
+        if (source is not None or host is not None) and not isinstance(snapshots, RetentionPolicy):
+            raise ValueError("source and host are for policies; numbers and plans name their snapshots")
+        wanted: Union[Sequence[int], RetentionPolicy, PrunePlan]
+        if isinstance(snapshots, (RetentionPolicy, PrunePlan)):
+            wanted = snapshots
+        else:
+            wanted = (snapshots,) if isinstance(snapshots, (int, str)) else tuple(snapshots)
+        selection = Selection(_root(source), host)
         with Reporter(progress) as reporter, self._pool.writing() as database:
-            return prune(database, numbers, dry_run=dry_run, reporter=reporter, clock=time.time_ns)
+            return prune(database, wanted, selection, dry_run=dry_run, reporter=reporter, clock=time.time_ns)
+
+    def plan_prune(
+        self,
+        policy: RetentionPolicy,
+        *,
+        source: Optional[BytesPath] = None,
+        host: Optional[str] = None,
+        progress: Progress = None,
+    ) -> PrunePlan:
+        """Return what a policy would keep and remove, why, and exactly what that frees. Nothing is changed.
+
+        :meth:`prune` applies the plan, as long as the repository is as it was.
+
+        Args:
+            policy: The rules.
+            source: Only snapshots of this directory are looked at.
+            host: Only snapshots taken on this machine are looked at.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
+
+        Cost: that of the prune itself, which is done and taken back; writers wait meanwhile.
+        """
+        return self.forecast([policy], source=source, host=host, progress=progress)[0]
+
+    def forecast(
+        self,
+        policies: Iterable[RetentionPolicy],
+        *,
+        source: Optional[BytesPath] = None,
+        host: Optional[str] = None,
+        progress: Progress = None,
+    ) -> tuple[PrunePlan, ...]:
+        """Return a plan for each of several policies, to compare them. Nothing is changed.
+
+        Args:
+            policies: The candidates.
+            source: Only snapshots of this directory are looked at.
+            host: Only snapshots taken on this machine are looked at.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
+
+        Returns:
+            The plans, in the order of the policies, all for one state of the repository.
+
+        Cost: that of all the prunes, each of which is done and taken back; of those that remove the same, one.
+        """
+        from .operations.choosing import Selection
+        from .operations.planning import forecast
+
+        selection = Selection(_root(source), host)
+        with Reporter(progress) as reporter, self._pool.writing() as database:
+            return forecast(database, tuple(policies), selection, reporter=reporter, clock=time.time_ns)
 
     def check(self, *, quick: bool = False, progress: Progress = None) -> CheckResult:
         """Verify the repository and name what is damaged; it never changes anything.
@@ -393,6 +465,11 @@ class Repository:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["path"], lock_timeout=state["lock_timeout"], max_helpers=state["max_helpers"])  # type: ignore[misc]
+
+
+def _root(source: Optional[BytesPath]) -> Optional[bytes]:
+    """Return the directory that a source is known by."""
+    return None if source is None else os.path.realpath(os.path.expanduser(os.fsencode(source)))
 
 
 def _strings(values: Iterable[Any]) -> Sequence[Any]:

@@ -42,7 +42,7 @@ def restore_file(repository: str, snapshot: int, path: bytes, output: str) -> No
     database = sqlite3.connect(f"file:{repository}?mode=ro", uri=True)
     database.text_factory = bytes  # names need not be UTF-8
     header = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
-    assert header == [0x626B7570, 1], "not a repository of format 1"
+    assert header in ([0x626B7570, 1], [0x626B7570, 2]), "not a repository of format 1 or 2"
     sql = """SELECT c.id, c.hash FROM snapshots s JOIN files f USING (source) JOIN contents c ON c.id = f.content
              WHERE s.id = ? AND s.id BETWEEN f.first AND coalesce(f.last, s.id) AND f.path = CAST(? AS TEXT)"""
     number, digest = database.execute(sql, (snapshot, path)).fetchone()

@@ -1,4 +1,4 @@
-"""What a nightly job does: save directories, keep the newest snapshots of each, check, and tell by the exit code.
+"""What a nightly job does: save directories, prune by rules, check, and tell by the exit code.
 
     python nightly_run.py [REPOSITORY DIRECTORY...]
 
@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 from typing import List
 
-from backuptool import BackuptoolError, Repository
+from backuptool import BackuptoolError, Repository, RetentionPolicy
 
-KEEP = 30
+KEEP = RetentionPolicy(daily=7, weekly=4, monthly=12)
 
 
 def nightly_run(repository: str, directories: List[str]) -> int:
@@ -23,11 +23,11 @@ def nightly_run(repository: str, directories: List[str]) -> int:
             try:
                 result = repo.snapshot(directory, exclude_caches=True, tags=["nightly"])
                 print(result)
-                failures += [f"{directory}: {problem}" for problem in result.problems]
+                failures += [f"{directory}: {problem}" for problem in (*result.problems, *result.alerts)]
             except BackuptoolError as error:
                 failures.append(str(error))
-            nightly = [snapshot.id for snapshot in repo.list(source=directory, tag="nightly")]
-            print(repo.prune(nightly[:-KEEP]))
+        if not failures:  # after a bad night what was saved before is kept, until somebody has looked
+            print(repo.prune(KEEP))
         failures += map(str, repo.check(quick=True).problems)
     print(*failures, sep="\n", end="", file=sys.stderr)
     return 1 if failures else 0

@@ -218,6 +218,7 @@ def show_command(command: str) -> str:
 
 _VARYING = (
     (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d)?"), "<moment>"),
+    (re.compile(r"\b\d{4}-(W\d\d|\d\d-\d\d|\d\d|Q\d)\b"), "<period>"),
     (re.compile(r"\b\d{19}\b"), "<ns>"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "<hash>"),
     (re.compile(r'(?<=_seconds": )[\d.e-]+'), "<seconds>"),

@@ -30,7 +30,7 @@ PROGRAM = Path(__file__).resolve().parent / "data" / "user_program.py"
 #: As for a package that is installed: what is said is about the program.
 MYPY = ("--strict", "--follow-imports=silent", "--cache-dir", str(ROOT / ".mypy_cache"))
 
-METHODS = ("snapshot", "list", "restore", "annotate", "prune", "check", "drill", "copy")
+METHODS = ("snapshot", "list", "restore", "annotate", "prune", "plan_prune", "forecast", "check", "drill", "copy")
 
 
 def in_child(function: Callable[[], T]) -> T:
@@ -114,6 +114,8 @@ def test_every_public_method_documents_its_options() -> None:
         ("restore", ["snapshot", "destination"]),
         ("annotate", ["snapshot"]),
         ("prune", ["snapshots"]),
+        ("plan_prune", ["policy"]),
+        ("forecast", ["policies"]),
         ("check", []),
         ("drill", ["snapshot"]),
         ("copy", ["destination", "snapshots"]),

@@ -4,7 +4,8 @@ Owns which commands there are. Each module has these names:
 
 - ``EXAMPLE``: a command line for its help.
 - ``add_options(parser)``: adds what the command accepts.
-- ``run(repository, options)``: makes the one call, and returns its result.
+- ``run(repository, options)``: makes the one call, and returns its result; options that do not go together are an
+  ``argparse.ArgumentTypeError``.
 - ``as_text(result, *, verbose)``: returns the result as text, or yields it line by line where it may be long.
 
 Printing it, JSON and exit codes are left to ``cli``.

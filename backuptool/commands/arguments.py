@@ -6,6 +6,7 @@ Owns how sizes, numbers and paths are written. Which options take them is each c
 from __future__ import annotations
 
 import argparse
+import datetime
 import re
 from typing import Any
 
@@ -20,6 +21,7 @@ __all__ = [
     "seconds",
     "size",
     "size_or_none",
+    "span",
 ]
 
 #: Of an option that may be given several times.
@@ -95,6 +97,15 @@ def sample(argument: str) -> int | float | None:
     if re.fullmatch("[0-9]{1,18}", argument) is None or int(argument) == 0:
         raise argparse.ArgumentTypeError(f"not a number of files, a percentage or the word all: {argument!r}")
     return int(argument)
+
+
+def span(argument: str) -> datetime.timedelta:
+    """Return the time span that ``36h``, ``30d``, ``8w`` or ``2y`` (of 365 days) stands for; more than none."""
+    match = re.fullmatch(r"([0-9]{1,5})([hdwy])", argument)
+    if match is None or not int(match.group(1)):
+        raise argparse.ArgumentTypeError(f"not a time span like 36h, 30d, 8w or 2y: {argument!r}")
+    hours = {"h": 1, "d": 24, "w": 7 * 24, "y": 365 * 24}[match.group(2)]
+    return datetime.timedelta(hours=int(match.group(1)) * hours)
 
 
 def seconds(argument: str) -> float:

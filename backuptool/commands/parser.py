@@ -40,7 +40,7 @@ examples:
   backuptool snapshot --target-directory ~/photos
   backuptool list
   backuptool restore --snapshot-number latest --output-directory /tmp/photos
-  backuptool prune --snapshot 1
+  backuptool prune --keep-daily 7 --keep-monthly 12
   backuptool check
 
 exit codes:

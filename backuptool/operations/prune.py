@@ -22,8 +22,9 @@ from ..storage.compression import DEFAULT, SETTINGS, compress
 from ..storage.database import Database
 from ..storage.drills import forget_drills
 from ..storage.packs import UnpackedPack, read_pack, unpack
+from .choosing import Choice, Selection, Wanted, choose, over_size
 
-__all__ = ["prune"]
+__all__ = ["Pruning", "prune"]
 
 #: Contents that no snapshot refers to are leftovers of an interrupted one, or belong to one that is running now. After
 #: this time they count as leftovers. A snapshot that runs longer finds them gone when it commits, and is taken again.
@@ -35,12 +36,15 @@ _BATCH_PAGES = 4096
 
 _PACK_SIZE = SETTINGS[DEFAULT].pack_size
 
+_EVERYTHING = Selection()
+
 _PENDING_BYTE = 1 << 30  # SQLite never uses the page that holds this byte: its locks are there
 
 
 def prune(
     database: Database,
-    numbers: Sequence[int],
+    wanted: Wanted,
+    selection: Selection = _EVERYTHING,
     *,
     dry_run: bool,
     reporter: Reporter,
@@ -51,28 +55,23 @@ def prune(
     A dry run does all of it in one transaction, measures the file that would come out, and takes it back.
     """
     begin = time.monotonic()
-    rows = [catalog.find_snapshot(database, number) for number in sorted(set(numbers))]
-    before = database.file_bytes()
-    run = _Prune(database, reporter, clock)
+    run = Pruning(database, reporter, clock)
     # Deleting a content would make SQLite search the whole catalog for references to it. The reference counts say
     # whether there are any, and check verifies them.
     with database.without_foreign_keys():
-        if dry_run:
-            with database.transaction(rollback=True):
-                run.remove_all(rows)
-                for batch in run.half_empty():
-                    run.repack(batch)
-                after = _final_pages(database) * database.page_size()
-        else:
-            with database.transaction():
-                run.remove_all(rows)
+        with database.transaction(rollback=dry_run):
+            before = database.file_bytes()
+            choice = run.remove(choose(database, wanted, selection, clock))
+            after = run.final_bytes() if dry_run else 0
+        if not dry_run:
             for batch in run.half_empty():
                 with database.transaction():
                     run.repack(batch)
             run.shrink()
             after = database.file_bytes()
     return PruneResult(
-        snapshots=tuple(row.to_result() for row in rows),
+        snapshots=tuple(row.to_result() for row in choice.rows),
+        decisions=choice.decisions,
         removed_versions=run.removed_versions,
         removed_contents=run.removed_contents,
         removed_bytes=run.removed_bytes,
@@ -81,12 +80,12 @@ def prune(
         repository_bytes=after,
         dry_run=dry_run,
         elapsed_seconds=time.monotonic() - begin,
-        problems=tuple(run.problems),
+        problems=(*run.problems, *over_size(choice, after)),
     )
 
 
 @attrs.define(eq=False)
-class _Prune:
+class Pruning:
     """The steps; each needs a transaction around it, but for ``shrink``, which makes its own."""
 
     database: Database
@@ -99,6 +98,34 @@ class _Prune:
     next_pack: int = 0  # number of the next pack that is written
     problems: list[Problem] = attrs.Factory(list)
 
+    def remove(self, choice: Choice) -> Choice:
+        """Remove what was chosen, and as much of the expendable as it takes; return all that was removed."""
+        self.remove_all(choice.rows)
+        more: list[catalog.SnapshotRow] = []
+        while len(more) < len(choice.expendable) and not self._fits(choice.max_bytes):
+            row = choice.expendable[len(more)]
+            self._remove(row.id)
+            self._drop_empty_packs()
+            more.append(row)
+        return choice.with_removed(more)
+
+    def _fits(self, most: Optional[int]) -> bool:
+        """Tell whether the file will have at most so many bytes; packing again is tried only where that decides it."""
+        database = self.database
+        if most is None:
+            return True
+        packed = int(database.value("SELECT coalesce(sum(length(data)), 0) FROM packs WHERE live * 2 < size"))
+        if _final_pages(database) * database.page_size() - packed > most:
+            return False
+        with database.trial():
+            return Pruning(database, self.reporter, self.clock).final_bytes() <= most
+
+    def final_bytes(self) -> int:
+        """Pack again what is mostly empty, and return the size that the file will have."""
+        for batch in self.half_empty():
+            self.repack(batch)
+        return _final_pages(self.database) * self.database.page_size()
+
     def remove_all(self, rows: Sequence[catalog.SnapshotRow]) -> None:
         """Remove snapshots, leftovers, and the packs that nothing is left in."""
         database = self.database
@@ -109,17 +136,20 @@ class _Prune:
         database.execute("CREATE TEMP TABLE carriers (content INTEGER, leaf INTEGER, PRIMARY KEY (content, leaf))")
         for number, row in enumerate(rows):
             self.reporter.report("remove", done_files=number, total_files=len(rows))
-            # Another process may have removed it since it was looked up.
-            self._remove(catalog.find_snapshot(database, row.id))
+            self._remove(row.id)
         self._sweep_leftovers()
-        database.execute(
+        self._drop_empty_packs()
+
+    def _drop_empty_packs(self) -> None:
+        self.database.execute(
             "DELETE FROM packs WHERE live * 2 < size AND live = 0 "
             "AND NOT EXISTS (SELECT 1 FROM contents WHERE pack = packs.id)"
         )
 
-    def _remove(self, row: catalog.SnapshotRow) -> None:
+    def _remove(self, number: int) -> None:
         """Remove one snapshot: the versions that it alone has, and the contents that only those had."""
         database = self.database
+        row = catalog.find_snapshot(database, number)  # what one before it had brought may be booked on it by now
         before, behind = catalog.neighbours(database, row.source, row.id)
         group = [row.id, *(pruned for pruned, heir in catalog.heirs(database).items() if heir == row.id)]
         where, parameters = _only_in(row, before, behind)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime
 import html
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
 
 import attrs
 
@@ -113,15 +113,18 @@ def _cell(name: str, value: Any) -> str:
     return str(value)
 
 
-def local_time(time_ns: int) -> datetime.datetime:
-    """Return local time, also before 1970 and far beyond 2038, where the platform's own conversion may refuse."""
+def local_time(time_ns: int, zone: Optional[datetime.tzinfo] = None) -> datetime.datetime:
+    """Return the time in a zone, by default the machine's, also before 1970 and far beyond 2038.
+
+    There the platform's own conversion may refuse; what cannot be converted stays in universal time.
+    """
     utc = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
     try:
         moment = utc + datetime.timedelta(microseconds=time_ns // 1000)
     except OverflowError:
         return datetime.datetime.max.replace(tzinfo=datetime.timezone.utc) if time_ns > 0 else utc
     try:
-        return moment.astimezone()
+        return moment.astimezone(zone)
     except (OverflowError, OSError, ValueError):
         return moment
 

@@ -1,14 +1,64 @@
-"""What pruning did."""
+"""What pruning would do, and what it did."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import attrs
 
 from .presentation import Result, count, format_size
 from .problem import Problem, problem_tail
+from .retention import Decision
 from .snapshot import Snapshot
 
-__all__ = ["PruneResult"]
+if TYPE_CHECKING:
+    from ..retention import RetentionPolicy
+
+__all__ = ["PrunePlan", "PruneResult"]
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class PrunePlan(Result):
+    """What a retention policy would remove, and exactly what that frees. ``Repository.prune`` applies it.
+
+    Attributes:
+        policy: The policy.
+        decisions: For each snapshot that the policy looked at whether it is kept, and why, by ascending number.
+        state: Fingerprint of the state of the repository that the plan is for, 64 hex digits. Applied to another one it
+            is refused.
+        removed_versions: File versions that no kept snapshot has.
+        removed_contents: Contents that nothing would refer to any more, leftovers of interrupted snapshots included.
+        removed_bytes: Bytes of these contents, before compression.
+        repacked_packs: Packs that would be mostly empty and written again.
+        freed_bytes: Bytes by which the repository file would shrink, exactly.
+        repository_bytes: Size of the repository file afterwards, exactly.
+        problems: Damage met on the way; a size that the policy does not allow and that cannot be reached.
+    """
+
+    policy: RetentionPolicy
+    decisions: tuple[Decision, ...] = ()
+    state: str
+    removed_versions: int
+    removed_contents: int
+    removed_bytes: int
+    repacked_packs: int
+    freed_bytes: int
+    repository_bytes: int
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def kept(self) -> tuple[Snapshot, ...]:
+        """The snapshots that stay, of those that the policy looked at."""
+        return tuple(decision.snapshot for decision in self.decisions if decision.kept)
+
+    @property
+    def removed(self) -> tuple[Snapshot, ...]:
+        """The snapshots that would be removed."""
+        return tuple(decision.snapshot for decision in self.decisions if not decision.kept)
+
+    def _headline(self) -> str:
+        text = f"keep {len(self.kept):,}, remove {count(len(self.removed), 'snapshot')}"
+        return f"{text}, {format_size(self.freed_bytes)} freed" + problem_tail(0, self.problems)
 
 
 @attrs.frozen(kw_only=True, repr=False)
@@ -17,6 +67,8 @@ class PruneResult(Result):
 
     Attributes:
         snapshots: The snapshots removed.
+        decisions: Where a policy or a plan was applied, for each snapshot that it looked at whether it is kept, and
+            why, by ascending number.
         removed_versions: File versions that no kept snapshot has.
         removed_contents: Contents that nothing refers to any more, leftovers of interrupted snapshots included.
         removed_bytes: Bytes of these contents, before compression.
@@ -25,10 +77,12 @@ class PruneResult(Result):
         repository_bytes: Size of the repository file afterwards.
         dry_run: True if nothing was changed.
         elapsed_seconds: Wall time.
-        problems: Damage met on the way: packs that could not be packed again.
+        problems: Damage met on the way: packs that could not be packed again; a size that the policy does not allow and
+            that cannot be reached.
     """
 
     snapshots: tuple[Snapshot, ...]
+    decisions: tuple[Decision, ...] = ()
     removed_versions: int
     removed_contents: int
     removed_bytes: int

@@ -252,6 +252,14 @@ class Database:
             raise
 
     @contextmanager
+    def trial(self) -> Iterator[None]:
+        """Take everything back that the block does, within a transaction that goes on."""
+        self.execute("SAVEPOINT trial")
+        yield  # what raises ends the transaction
+        self.execute("ROLLBACK TO trial")
+        self.execute("RELEASE trial")
+
+    @contextmanager
     def without_foreign_keys(self) -> Iterator[None]:
         """Leave out SQLite's enforcement of foreign keys, which costs a look-up a row, in the transactions within.
 

@@ -87,8 +87,8 @@ def pin(database: Database, snapshot: int, now_ns: int) -> None:
 
 
 def unpin(database: Database, snapshot: int) -> None:
-    """Take a pin away; without one nothing happens."""
-    database.execute("DELETE FROM pins WHERE snapshot = ?", (snapshot,))
+    """Take a pin away, and pins of snapshots that are not there, as damage leaves them; without one nothing happens."""
+    database.execute("DELETE FROM pins WHERE snapshot = ? OR snapshot NOT IN (SELECT id FROM snapshots)", (snapshot,))
 
 
 def pinned_among(database: Database, snapshots: Sequence[int]) -> list[int]:
@@ -99,7 +99,7 @@ def pinned_among(database: Database, snapshots: Sequence[int]) -> list[int]:
 
 def remove_records(database: Database, snapshot: int) -> None:
     """Remove what is kept beside a snapshot that is being removed."""
-    unpin(database, snapshot)
+    database.execute("DELETE FROM pins WHERE snapshot = ?", (snapshot,))
     database.execute("DELETE FROM changes WHERE snapshot = ?", (snapshot,))
 
 
