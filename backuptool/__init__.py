@@ -40,6 +40,7 @@ if typing.TYPE_CHECKING:
     from .results.check import CheckResult
     from .results.copy import CopiedSnapshot, CopyResult
     from .results.drill import Drill, DrillResult
+    from .results.export import ExportResult, TarCompression
     from .results.presentation import Result, format_size, printable
     from .results.problem import Problem
     from .results.prune import PrunePlan, PruneResult
@@ -66,6 +67,7 @@ __all__ = [
     "Decision",
     "Drill",
     "DrillResult",
+    "ExportResult",
     "NotARepositoryError",
     "OverwritePolicy",
     "PatternError",
@@ -92,6 +94,7 @@ __all__ = [
     "SnapshotPinnedError",
     "SnapshotResult",
     "SourceError",
+    "TarCompression",
     "UnsafePathError",
     "UnsupportedFormatError",
     "__version__",
@@ -105,6 +108,7 @@ _HOMES = {
     "results.check": ("CheckResult",),
     "results.copy": ("CopiedSnapshot", "CopyResult"),
     "results.drill": ("Drill", "DrillResult"),
+    "results.export": ("ExportResult", "TarCompression"),
     "results.presentation": ("Result", "format_size", "printable"),
     "results.problem": ("Problem",),
     "results.prune": ("PrunePlan", "PruneResult"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, Iterable, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Optional, Sequence, Union
 
 from .progress import ProgressCallback, Reporter
 from .storage.pool import ConnectionPool
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .results.check import CheckResult
     from .results.copy import CopyResult
     from .results.drill import DrillResult
+    from .results.export import ExportResult, TarCompression
     from .results.prune import PrunePlan, PruneResult
     from .results.restore import OverwritePolicy, RestoreResult
     from .results.snapshot import Compression, Snapshot, SnapshotList, SnapshotResult
@@ -402,6 +403,58 @@ class Repository:
         finally:
             if other is not destination:
                 other.close()
+
+    def export_tar(
+        self,
+        snapshot: Union[int, str],
+        destination: Union[BytesPath, BinaryIO],
+        *,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        compression: Optional[TarCompression] = None,
+        overwrite: bool = False,
+        progress: Progress = None,
+    ) -> ExportResult:
+        """Write a snapshot, or a part of it, as a tar stream in the pax format, which GNU tar and tarfile can read.
+
+        Kept are contents, holes, names, links, hard links, owners, modes, times in ns, extended attributes, FIFOs and
+        devices. A socket has no place in a tar stream, and is a problem in the result. Equal snapshots give equal
+        bytes.
+
+        No byte of a content goes into the stream before the whole of it was verified; a damaged file is left out and
+        named. A file is written under a temporary name, synced, and then takes its own; only its owner may read it.
+
+        Args:
+            snapshot: A snapshot's number, or ``"latest"``.
+            destination: A file, or anything with a ``write`` that takes bytes.
+            include: Paths or patterns as in a .gitignore file; only what matches is exported.
+            exclude: Paths or patterns of what is left out.
+            compression: ``"none"``, ``"gzip"`` or ``"zstd"``; by default what the end of a file's name says (.gz, .tgz,
+                .zst, .tzst), else none.
+            overwrite: Take the place of a file that is there.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot; its message lists those there are.
+            RestoreError: The file cannot be written, or is there already.
+            CorruptionError: The repository cannot be read, or was damaged while a large file was being written.
+
+        Cost: reads what is exported once, large files twice; holds 128 MiB of contents, and a path for each inode with
+        hard links.
+        """
+        from .operations.export import ExportOptions, export
+
+        options = ExportOptions(
+            include=tuple(_strings(include)),
+            exclude=tuple(_strings(exclude)),
+            compression=compression,
+            overwrite=overwrite,
+        )
+        target: Any = destination
+        if not hasattr(destination, "write"):
+            target = os.path.expanduser(os.fsencode(destination))
+        with Reporter(progress) as reporter, self._pool.reading() as database:
+            return export(database, snapshot, target, options, reporter)
 
     def drill(
         self,

@@ -386,7 +386,9 @@ def test_every_kind_of_problem_is_in_the_api_page() -> None:
     kinds = kinds_in_the_code()
     assert {"unreadable", "content-corrupt", "owner-not-restored"} <= kinds
     documented = set(
-        re.findall(r"^\| `([a-z-]+)` \| (?:snapshot|restore|prune|check|copy|drill)", read("docs/api.md"), re.MULTILINE)
+        re.findall(
+            r"^\| `([a-z-]+)` \| (?:snapshot|restore|prune|check|export|copy|drill)", read("docs/api.md"), re.MULTILINE
+        )
     )
     assert documented == kinds
 

@@ -181,3 +181,44 @@ def test_copy_leaves_damaged_snapshots_out_unless_told_otherwise(run: Runner) ->
     assert "problem: not-copied: snapshot 1 was not copied: it is not whole; " in told.err
     assert run("copy", "--destination", "other.db", "--incomplete").code == 3
     assert ", 0 files, 2 not saved, tags: incomplete" in run("--db-path", "other.db", "list", "-v").text
+
+
+# export
+
+
+def test_export_writes_a_file_and_tells_so(run: Runner, tmp_path: Path) -> None:
+    told = run("export", "--output", "a.tgz", "-v")
+    assert (told.code, told.err) == (0, "")
+    assert told.text.startswith(f"Snapshot 1 exported to {tmp_path}/a.tgz\n  2 files, 2.9 KiB; ")
+    assert told.text.endswith("  2 directories; 10.0 KiB before compression (gzip)\n")
+    again = run("export", "--output", "a.tgz")
+    assert again.code == 1
+    assert again.err.endswith("/a.tgz exists; remove it, or name another file\n")
+    assert run("export", "--output", "a.tgz", "--overwrite", "--json").json["exported_files"] == 2
+
+
+def test_export_to_standard_output_writes_the_stream_alone(run: Runner) -> None:
+    run("export", "--output", "a.tar", "--snapshot-number", "1")
+    told = run("export", "--output", "-", "-v")
+    assert (told.code, told.err) == (0, "")
+    assert told.out == Path("a.tar").read_bytes()
+    zstd = run("export", "--output", "-", "--compress", "zstd", "--include", "/docs/", "--exclude", "b*")
+    assert zstd.out[:4] == b"\x28\xb5\x2f\xfd"
+    refused = run("export", "--output", "-", "--json")
+    assert (refused.code, refused.out) == (1, b"")
+    assert "cannot both have standard output" in refused.err
+
+
+def test_export_writes_nothing_to_a_terminal(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    refused = run("export", "--output", "-")
+    assert (refused.code, refused.out) == (1, b"")
+    assert "not written to a terminal" in refused.err
+
+
+def test_export_ends_with_3_if_something_is_not_in_the_stream(run: Runner) -> None:
+    damage()
+    told = run("export", "--output", "-")
+    assert told.code == 3
+    assert told.err.count("backuptool: problem: content-corrupt: ") == 2
+    assert len(told.out) == 10240

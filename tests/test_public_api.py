@@ -30,7 +30,10 @@ PROGRAM = Path(__file__).resolve().parent / "data" / "user_program.py"
 #: As for a package that is installed: what is said is about the program.
 MYPY = ("--strict", "--follow-imports=silent", "--cache-dir", str(ROOT / ".mypy_cache"))
 
-METHODS = ("snapshot", "list", "restore", "annotate", "prune", "plan_prune", "forecast", "check", "drill", "copy")
+METHODS = (
+    *("snapshot", "list", "restore", "annotate", "prune", "plan_prune", "forecast", "check"),
+    *("drill", "copy", "export_tar"),
+)
 
 
 def in_child(function: Callable[[], T]) -> T:
@@ -118,6 +121,7 @@ def test_every_public_method_documents_its_options() -> None:
         ("forecast", ["policies"]),
         ("check", []),
         ("drill", ["snapshot"]),
+        ("export_tar", ["snapshot", "destination"]),
         ("copy", ["destination", "snapshots"]),
     ],
 )

@@ -12,7 +12,18 @@ from typing import Any, NamedTuple, Optional
 
 from ..errors import ContentCorruptError
 
-__all__ = ["DEFAULT", "RAW", "SETTINGS", "ZSTD", "Setting", "compress", "compress_if_smaller", "decompress", "salvage"]
+__all__ = [
+    "DEFAULT",
+    "RAW",
+    "SETTINGS",
+    "ZSTD",
+    "Setting",
+    "compress",
+    "compress_if_smaller",
+    "decompress",
+    "salvage",
+    "stream_compressor",
+]
 
 ZSTD = "zstd"
 RAW = "raw"
@@ -45,6 +56,9 @@ SETTINGS: dict[str, Setting] = {
 }
 
 DEFAULT = "balanced"
+
+#: Of streams that leave the repository: what the program zstd does unless told otherwise.
+_STREAM = Setting(level=3, pack_size=0)
 
 #: Bytes fed at a time when salvaging: all blocks before the damaged one come out.
 _SALVAGE_STEP = 512
@@ -156,3 +170,16 @@ def salvage(codec: str, data: bytes, size: int) -> bytes:
     except (module.ZstdError, ValueError, EOFError, MemoryError):
         pass  # what came before the damage is what there is
     return b"".join(pieces)
+
+
+def stream_compressor(compression: str) -> Any:
+    """Return what compresses a stream: ``compress(data)`` returns bytes, and ``flush()`` the last ones.
+
+    Args:
+        compression: ``gzip`` or ``zstd``; None is returned for ``none``. No time and no name goes into the stream.
+    """
+    if compression == "gzip":
+        import zlib
+
+        return zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    return _new_compressor(_STREAM) if compression == "zstd" else None

@@ -19,7 +19,7 @@ from .confined import ConfinedRoot, split
 from .metadata import decode_xattrs, read_xattrs
 from .portability import FOLLOW_NOTHING, OPEN_DIRECTORY, OPEN_FILE, list_xattrs, read_xattr, remove_xattr, write_xattr
 
-__all__ = ["Destination", "Metadata", "is_temporary", "require_safe"]
+__all__ = ["Destination", "Metadata", "data_runs", "is_temporary", "require_safe"]
 
 _BLOCK = 4096  # bytes; holes smaller than a page are not worth a seek
 
@@ -459,7 +459,7 @@ def _write(
         end = offset
         if data is not None:
             if sparse:
-                for begin, block in _data_runs(data):
+                for begin, block in data_runs(data):
                     _pwrite(descriptor, block, offset + begin)
             elif offset == 0 and len(data) == size:  # nearly all files: one call
                 _write_all(descriptor, data)
@@ -493,7 +493,7 @@ def _write_zeros(descriptor: int, begin: int, end: int) -> None:
         begin += length
 
 
-def _data_runs(data: bytes | memoryview) -> Iterator[tuple[int, bytes | memoryview]]:
+def data_runs(data: bytes | memoryview) -> Iterator[tuple[int, bytes | memoryview]]:
     """Yield (offset, bytes) of what lies between whole blocks of zeros."""
     view = memoryview(data)
     begin: Optional[int] = None

@@ -1,0 +1,74 @@
+"""The command ``export``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from backuptool import BackuptoolError, ExportResult, Repository, format_size, printable
+
+from .arguments import SEVERAL, path, reference
+from .phrases import count, details, duration, problem_count, text_of
+from .process import give_memory_back, is_terminal, wants_bar
+
+__all__ = ["EXAMPLE", "add_options", "as_text", "run"]
+
+EXAMPLE = "backuptool export --snapshot-number latest --output photos.tar.zst --include /2025/"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the command accepts."""
+    option = parser.add_argument
+    option(
+        "--snapshot-number",
+        metavar="N|latest",
+        type=reference,
+        default="latest",
+        help="the snapshot, as numbered by list, or the word latest (default: latest)",
+    )
+    option("--output", metavar="FILE|-", type=path, required=True, help="the file to write, or - for standard output")
+    several = "this path, or what matches; may be given several times"
+    option("--include", metavar="PATTERN", **SEVERAL, help=f"export only {several}")
+    option("--exclude", metavar="PATTERN", **SEVERAL, help=f"leave out {several}")
+    option(
+        "--compress",
+        choices=("none", "gzip", "zstd"),
+        help="how to compress the stream (default: by the end of the name, .gz, .tgz, .zst or .tzst; else none)",
+    )
+    option("--overwrite", action="store_true", help="take the place of a file that is there")
+
+
+def run(repository: Repository, options: argparse.Namespace) -> ExportResult:
+    """Make the call; standard output is the stream's alone if it goes there."""
+    give_memory_back()
+    if options.output == "-":
+        if options.json:
+            raise BackuptoolError("the stream and --json cannot both have standard output; name a file with --output")
+        if is_terminal(sys.stdout):
+            raise BackuptoolError("a tar stream is not written to a terminal; redirect it, or name a file")
+        options.verbosity = min(options.verbosity, -1)
+    return repository.export_tar(
+        options.snapshot_number,
+        sys.stdout.buffer if options.output == "-" else options.output,
+        include=options.include,
+        exclude=options.exclude,
+        compression=options.compress,
+        overwrite=options.overwrite,
+        progress=wants_bar(options),
+    )
+
+
+def as_text(result: ExportResult, *, verbose: bool = False) -> str:
+    """Return what was exported, in two or more lines."""
+    lines = [
+        f"Snapshot {result.snapshot.id} exported to {printable(result.destination)}",
+        f"  {count(result.exported_files, 'file')}, {format_size(result.content_bytes)}; "
+        f"{format_size(result.written_bytes)} written; in {duration(result.elapsed_seconds)}",
+    ]
+    if verbose:
+        lines += [
+            "  " + details(result.snapshot),
+            f"  {count(result.exported_directories, 'directory', 'directories')}; "
+            f"{format_size(result.tar_bytes)} before compression ({result.compression})",
+        ]
+    return text_of(lines + problem_count(result.problems))
