@@ -261,6 +261,25 @@ def test_first_page_alone_is_no_repository_yet_and_the_first_snapshot_makes_it_o
         assert repo.snapshot(tree).snapshot.id == 1
 
 
+def test_snapshot_passes_over_a_content_that_has_lost_its_hash(repo: Repository, tree: Path) -> None:
+    repo.snapshot(tree)
+    repo.close()
+    schema = "UPDATE sqlite_master SET sql = replace(sql, 'hash    BLOB {}', 'hash    BLOB {}')"
+    for statement in (
+        schema.format("NOT NULL", "        "),
+        "UPDATE contents SET hash = NULL WHERE id = 1",
+        schema.format("        ", "NOT NULL"),
+    ):
+        connection = sqlite3.connect(repo.path)
+        connection.execute("PRAGMA writable_schema=ON")
+        assert connection.execute(statement).rowcount > 0
+        connection.commit()
+        connection.close()
+    write(tree / "new", b"new")
+    assert repo.snapshot(tree).new_files == 1
+    assert "content-corrupt" in {problem.kind for problem in repo.check().problems}
+
+
 def test_bytes_behind_the_end_do_no_harm(sample: Sample, tmp_path: Path) -> None:
     judge(tmp_path / "backups.db", sample.data + b"x" * 100_000, sample, tmp_path / "out")
 

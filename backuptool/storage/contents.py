@@ -91,7 +91,8 @@ class HashFilter:
             if self._lookups < self._stored // _FILTER_SHARE:
                 return True
             bits = self._bits = bytearray(_FILTER_BYTES)
-            self.add([begin for (begin,) in self._database.query("SELECT substr(hash, 1, 4) FROM contents")])
+            begins = self._database.query("SELECT substr(hash, 1, 4) FROM contents")
+            self.add([begin for (begin,) in begins if begin])  # in a damaged file a hash may be missing
         number = int.from_bytes(digest[:4], "big") & _FILTER_MASK
         return bool(bits[number >> 3] & (1 << (number & 7)))
 

@@ -18,6 +18,7 @@ __all__ = ["ROWS", "Effort", "Figures", "run_row"]
 #: Name and module of each row, in the order of the table.
 ROWS: Tuple[Tuple[str, str], ...] = (
     ("kill", "test_kill"),
+    ("power", "test_power"),
     ("faults", "test_faults"),
     ("processes", "test_processes"),
     ("clock", "test_clock"),

@@ -19,7 +19,7 @@ from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Set, T
 
 import pytest
 
-__all__ = ["CALLS", "Call", "Ended", "Fail", "Kill", "Verdict", "needs_tracing", "run_traced"]
+__all__ = ["CALLS", "Call", "Ended", "Fail", "Kill", "Verdict", "memory", "needs_tracing", "run_traced"]
 
 _TABLES: Dict[str, Dict[str, int]] = {
     "x86_64": {
@@ -327,15 +327,19 @@ class _Tracer:
             raise OSError(ctypes.get_errno(), "cannot go on")
 
 
+def memory(process: int, address: int, size: int) -> bytes:
+    """Return bytes in the memory of a process that is stopped; fewer where it ends."""
+    with open(f"/proc/{process}/mem", "rb", 0) as file:
+        file.seek(address)
+        return file.read(size)
+
+
 def _text(process: int, address: int) -> str:
     """Return a string in the memory of a process."""
-    with open(f"/proc/{process}/mem", "rb", 0) as memory:
-        memory.seek(address)
-        try:
-            data = memory.read(4096)
-        except OSError:  # the next page is not there
-            memory.seek(address)
-            data = memory.read(4096 - address % 4096)
+    try:
+        data = memory(process, address, 4096)
+    except OSError:  # the next page is not there
+        data = memory(process, address, 4096 - address % 4096)
     return os.fsdecode(data.partition(b"\0")[0])
 
 
