@@ -246,3 +246,18 @@ def test_what_takes_the_place_of_an_entry_while_it_is_made_gets_no_owner(
             make()
     assert os.listdir(str(tmp_path / "out")) == []
     assert (victim.stat().st_uid, stat.S_IMODE(victim.stat().st_mode), failures) == (0, 0o644, [])
+
+
+def test_hash_of_a_chunk_that_is_a_number_hurts_its_file_alone(repo: Repository, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "source", {"large": bytes(range(256)) * 8000, "small": b"small"})
+    repo.snapshot(source)
+    forge(repo, "UPDATE contents SET hash = 7 WHERE id = (SELECT part FROM parts)")
+    problems = repo.restore(1, tmp_path / "out").problems
+    assert [(problem.kind, problem.path) for problem in problems] == [("content-corrupt", "large")]
+    assert (tmp_path / "out" / "small").read_bytes() == b"small"
+    assert not repo.check().ok
+
+
+def test_contents_whose_numbers_are_all_negative_are_counted(saved: Repository) -> None:
+    forge(saved, "UPDATE contents SET id = -10 - id", "UPDATE files SET content = -10 - content")
+    assert not saved.check().ok

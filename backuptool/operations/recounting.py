@@ -120,7 +120,7 @@ class Recount:
 
     def _numbers(self) -> tuple[_Numbers, _Numbers]:
         """Return where the references to each content and its first snapshot are noted."""
-        count, highest = self.database.query("SELECT count(*), coalesce(max(id), 0) FROM contents")[0]
+        count, highest = self.database.query("SELECT count(*), max(0, coalesce(max(id), 0)) FROM contents")[0]
         if highest > 8 * count + (1 << 20):  # much was pruned, or a damaged row claims any number
             return defaultdict(int), defaultdict(lambda: _NONE)
         return array("q", bytes(8 * (highest + 1))), array("q", [_NONE]) * (highest + 1)

@@ -366,6 +366,10 @@ class ContentReader:
                     hole = offset
                 elif digest is None:
                     raise ContentMissingError(f"part {part} of content {content} is missing", self._database.path)
+                elif not (isinstance(digest, bytes) and isinstance(part_size, int) and isinstance(offset, int)):
+                    raise ContentCorruptError(
+                        f"the row of part {part} of content {content} is damaged", self._database.path
+                    )
                 elif pack is None:
                     # Parts are not made of parts: a forged file could nest them for ever.
                     raise ContentMissingError(f"part {part} of content {content} has no bytes", self._database.path)

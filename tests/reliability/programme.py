@@ -22,6 +22,9 @@ ROWS: Tuple[Tuple[str, str], ...] = (
     ("faults", "test_faults"),
     ("processes", "test_processes"),
     ("clock", "test_clock"),
+    ("damage", "test_damage"),
+    ("hostile", "test_hostile"),
+    ("racing", "test_racing"),
 )
 
 
