@@ -5,16 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterator, List, NamedTuple
 
 import pytest
 from conftest import sql
 
+import backuptool
 from backuptool.cli import main
 from backuptool.commands import COMMANDS, load
 from backuptool.commands.arguments import sample
+from backuptool.commands.manual import manual_page
 from backuptool.commands.parser import build_parser
 
 
@@ -80,9 +86,105 @@ def test_the_help_of_every_command_shows_an_example_that_parses(
     example = load(command).EXAMPLE
     printed = capsys.readouterr().out
     assert f"example:\n  {example}" in printed
-    words = shlex.split(next(part for part in example.split("|") if "backuptool" in part))
+    words = shlex.split(next(part for part in re.split("[|>]", example) if "backuptool" in part))
     arguments = words[words.index("backuptool") + 1 :]
     assert build_parser(arguments).parse_args(arguments).command == command
+
+
+# completion
+
+
+@pytest.mark.parametrize(("shell", "program"), [("bash", "bash"), ("zsh", "zsh"), ("fish", "fish"), ("tcsh", "tcsh")])
+def test_completion_prints_a_script_that_the_shell_understands(run: Runner, shell: str, program: str) -> None:
+    shtab = pytest.importorskip("shtab")
+    if shell not in shtab.SUPPORTED_SHELLS or shutil.which(program) is None:
+        pytest.skip(f"{shell} is not there")
+    told = run("completion", shell)
+    assert (told.code, told.err) == (0, "")
+    Path("script").write_bytes(told.out)
+    subprocess.run([program, "-n", "script"], check=True)
+    assert run("completion", shell, "--json").json == {"shell": shell, "script": told.text}
+    assert not Path("none.db").exists()
+
+
+def test_the_script_completes_commands_options_choices_and_files(run: Runner) -> None:
+    pytest.importorskip("shtab")
+    Path("script").write_bytes(run("completion", "bash").out)
+    Path("file name.db").touch()
+
+    def complete(*words: str) -> List[str]:
+        program = (
+            'source ./script; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMP_LINE="$*"; COMP_POINT=${#COMP_LINE}\n'
+            "spec=$(complete -p backuptool); function=${spec##*-F }; function=${function%% *}\n"
+            'compopt() { :; }; "$function" backuptool "${!#}" "" ; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(["bash", "-c", program, "bash", *words], capture_output=True, check=False)
+        return done.stdout.decode().split("\n")[:-1]
+
+    assert complete("backuptool", "re") == ["restore"]
+    assert "--sample" in complete("backuptool", "drill", "--s")
+    assert complete("backuptool", "restore", "--overwrite", "if") == ["if-changed", "if-newer"]
+    assert complete("backuptool", "copy", "--destination", "file") == ["file name.db"]
+
+
+def test_without_shtab_one_line_says_what_to_install(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    told = run("completion", "bash")
+    assert (told.code, told.out) == (1, b"")
+    assert told.err == (
+        "backuptool: error: completion needs the package shtab, which is not installed: "
+        "pip install 'backuptool[completion]'\n"
+    )
+
+
+def test_a_shell_that_an_old_shtab_does_not_know_is_told(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    shtab = pytest.importorskip("shtab")
+    monkeypatch.setattr(shtab, "SUPPORTED_SHELLS", ["bash", "zsh"])
+    told = run("completion", "fish")
+    assert told.code == 1
+    assert told.err == (
+        "backuptool: error: the installed version of shtab knows bash, zsh; install a newer one for fish\n"
+    )
+
+
+# The manual page
+
+
+def test_the_manual_page_is_current() -> None:
+    page = Path(backuptool.__file__).parent.parent / "docs" / "backuptool.1"
+    made = "python -m backuptool.commands.manual > docs/backuptool.1"
+    assert page.read_text(encoding="utf-8") == manual_page(), f"make it anew: {made}"
+
+
+def test_the_manual_page_has_every_command_and_option() -> None:
+    page = manual_page().replace("\\-", "-")
+    for command in COMMANDS:
+        assert f"\n.SS {command}\n" in page
+        parser = build_parser([command])
+        actions = (
+            next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction)).choices[command]._actions
+        )
+        for option in (option for action in actions for option in action.option_strings):
+            assert option in ("-h", "--help") or f"\\fB{option}\\fR" in page
+
+
+@pytest.mark.parametrize("command", [["mandoc", "-Tlint", "-W", "warning"], ["man", "--warnings", "-l"]])
+def test_the_manual_page_is_sound(command: List[str], tmp_path: Path) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    page = tmp_path / "backuptool.1"
+    page.write_text(manual_page(), encoding="utf-8")
+    done = subprocess.run(
+        [*command, str(page)],
+        env={**os.environ, "LC_ALL": "C.UTF-8", "MANWIDTH": "100", "MANPAGER": "cat"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    said = [
+        line for line in done.stdout.decode().splitlines() if "WARNING" in line or "warning" in line.split(": ")[:3]
+    ]
+    assert [line for line in said if "missing date" not in line] == []
 
 
 # drill
@@ -205,7 +307,7 @@ def test_export_to_standard_output_writes_the_stream_alone(run: Runner) -> None:
     zstd = run("export", "--output", "-", "--compress", "zstd", "--include", "/docs/", "--exclude", "b*")
     assert zstd.out[:4] == b"\x28\xb5\x2f\xfd"
     refused = run("export", "--output", "-", "--json")
-    assert (refused.code, refused.out) == (1, b"")
+    assert (refused.code, refused.out) == (2, b"")
     assert "cannot both have standard output" in refused.err
 
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "copy": "copy snapshots to another repository",
     "drill": "prove that a snapshot can be restored: restore it for trial, compare everything, record the outcome",
     "check": "verify the repository and name what is damaged; nothing is changed",
+    "completion": "print a script by which a shell completes commands and options",
 }
 
 #: Where a module is not called as its command.

@@ -43,7 +43,7 @@ def run(repository: Repository, options: argparse.Namespace) -> ExportResult:
     give_memory_back()
     if options.output == "-":
         if options.json:
-            raise BackuptoolError("the stream and --json cannot both have standard output; name a file with --output")
+            raise argparse.ArgumentTypeError("the stream and --json cannot both have standard output; name a file")
         if is_terminal(sys.stdout):
             raise BackuptoolError("a tar stream is not written to a terminal; redirect it, or name a file")
         options.verbosity = min(options.verbosity, -1)
