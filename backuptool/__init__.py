@@ -47,6 +47,7 @@ if typing.TYPE_CHECKING:
     from .results.restore import OverwritePolicy, RestoreResult
     from .results.retention import Decision, Reason
     from .results.snapshot import Compression, SkippedFile, Snapshot, SnapshotList, SnapshotResult
+    from .results.stats import ChangedFile, LargestFile, PackStats, SnapshotStats, SourceStats, Stats
     from .retention import RetentionPolicy
 
 __version__ = "0.1.0"
@@ -56,6 +57,7 @@ __all__ = [
     "Alert",
     "AlertKind",
     "BackuptoolError",
+    "ChangedFile",
     "Changes",
     "CheckResult",
     "Compression",
@@ -68,8 +70,10 @@ __all__ = [
     "Drill",
     "DrillResult",
     "ExportResult",
+    "LargestFile",
     "NotARepositoryError",
     "OverwritePolicy",
+    "PackStats",
     "PatternError",
     "PlanOutdatedError",
     "Problem",
@@ -93,7 +97,10 @@ __all__ = [
     "SnapshotNotFoundError",
     "SnapshotPinnedError",
     "SnapshotResult",
+    "SnapshotStats",
     "SourceError",
+    "SourceStats",
+    "Stats",
     "TarCompression",
     "UnsafePathError",
     "UnsupportedFormatError",
@@ -114,8 +121,9 @@ _HOMES = {
     "results.prune": ("PrunePlan", "PruneResult"),
     "results.restore": ("OverwritePolicy", "RestoreResult"),
     "results.retention": ("Decision", "Reason"),
-    "retention": ("RetentionPolicy",),
     "results.snapshot": ("Compression", "SkippedFile", "Snapshot", "SnapshotList", "SnapshotResult"),
+    "results.stats": ("ChangedFile", "LargestFile", "PackStats", "SnapshotStats", "SourceStats", "Stats"),
+    "retention": ("RetentionPolicy",),
 }
 
 

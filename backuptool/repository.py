@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .results.prune import PrunePlan, PruneResult
     from .results.restore import OverwritePolicy, RestoreResult
     from .results.snapshot import Compression, Snapshot, SnapshotList, SnapshotResult
+    from .results.stats import Stats
     from .retention import RetentionPolicy
 
 __all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository"]
@@ -269,8 +270,8 @@ class Repository:
 
         Cost: follows what is removed, not what is kept.
         """
-        from .operations.choosing import Selection
         from .operations.prune import prune
+        from .operations.sources import Selection
         from .results.prune import PrunePlan
         from .retention import RetentionPolicy
 
@@ -328,12 +329,35 @@ class Repository:
 
         Cost: that of all the prunes, each of which is done and taken back; of those that remove the same, one.
         """
-        from .operations.choosing import Selection
         from .operations.planning import forecast
+        from .operations.sources import Selection
 
         selection = Selection(_root(source), host)
         with Reporter(progress) as reporter, self._pool.writing() as database:
             return forecast(database, tuple(policies), selection, reporter=reporter, clock=time.time_ns)
+
+    def stats(self, *, source: Optional[BytesPath] = None, host: Optional[str] = None, top: int = 10) -> Stats:
+        """Return what the repository, its sources and each of its snapshots take, and which files stand out.
+
+        Args:
+            source: Only snapshots and files of this directory; the totals are still those of the whole repository.
+            host: Only those of this machine.
+            top: How many of the largest, and of the most changed files are named.
+
+        Raises:
+            ValueError: ``top`` is negative.
+
+        Cost: three sweeps over the catalog in SQL, and for each snapshot a look at what it alone has; of each pack one
+        page of 16 KiB. No trees are walked, no packs read. With 1 million files and 200 snapshots 2 to 3 seconds, in
+        which nobody can commit.
+        """
+        from .operations.sources import Selection
+        from .operations.stats import stats
+
+        if top < 0:
+            raise ValueError(f"top must be 0 or more, not {top}")
+        with self._pool.reading() as database:
+            return stats(database, Selection(_root(source), host), top)
 
     def check(self, *, quick: bool = False, progress: Progress = None) -> CheckResult:
         """Verify the repository and name what is damaged; it never changes anything.

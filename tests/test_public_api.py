@@ -31,7 +31,7 @@ PROGRAM = Path(__file__).resolve().parent / "data" / "user_program.py"
 MYPY = ("--strict", "--follow-imports=silent", "--cache-dir", str(ROOT / ".mypy_cache"))
 
 METHODS = (
-    *("snapshot", "list", "restore", "annotate", "prune", "plan_prune", "forecast", "check"),
+    *("snapshot", "list", "restore", "annotate", "prune", "plan_prune", "forecast", "stats", "check"),
     *("drill", "copy", "export_tar"),
 )
 
@@ -119,6 +119,7 @@ def test_every_public_method_documents_its_options() -> None:
         ("prune", ["snapshots"]),
         ("plan_prune", ["policy"]),
         ("forecast", ["policies"]),
+        ("stats", []),
         ("check", []),
         ("drill", ["snapshot"]),
         ("export_tar", ["snapshot", "destination"]),

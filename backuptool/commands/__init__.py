@@ -28,6 +28,7 @@ COMMANDS = {
     "export": "write a snapshot, or a part of it, as a tar stream",
     "copy": "copy snapshots to another repository",
     "drill": "prove that a snapshot can be restored: restore it for trial, compare everything, record the outcome",
+    "stats": "show what snapshots, sources and packs take, and which files stand out",
     "check": "verify the repository and name what is damaged; nothing is changed",
     "completion": "print a script by which a shell completes commands and options",
 }

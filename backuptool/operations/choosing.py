@@ -20,28 +20,12 @@ from ..results.retention import Decision, Reason
 from ..retention import RetentionPolicy, decide, over_budget
 from ..storage import catalog, records
 from ..storage.database import Database
+from .sources import Selection
 
-__all__ = ["Choice", "Selection", "Wanted", "choose", "over_size", "state_of"]
+__all__ = ["Choice", "Wanted", "choose", "over_size", "state_of"]
 
 #: What a prune is asked for.
 Wanted = Union[Sequence[int], RetentionPolicy, PrunePlan]
-
-
-@attrs.frozen
-class Selection:
-    """The sources that a policy is to look at.
-
-    Attributes:
-        root: The directory, None for all.
-        host: The machine, None for all.
-    """
-
-    root: Optional[bytes] = None
-    host: Optional[str] = None
-
-    def has(self, row: catalog.SnapshotRow) -> bool:
-        """Tell whether a snapshot's source is among them."""
-        return (self.root is None or row.root == self.root) and (self.host is None or row.host == self.host)
 
 
 @attrs.frozen(kw_only=True)

@@ -14,8 +14,9 @@ from ..progress import Reporter
 from ..results.prune import PrunePlan
 from ..retention import RetentionPolicy
 from ..storage.database import Database
-from .choosing import Selection, choose, over_size, state_of
+from .choosing import choose, over_size, state_of
 from .prune import Pruning
+from .sources import Selection
 
 __all__ = ["forecast"]
 

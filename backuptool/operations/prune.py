@@ -22,7 +22,8 @@ from ..storage.compression import DEFAULT, SETTINGS, compress
 from ..storage.database import Database
 from ..storage.drills import forget_drills
 from ..storage.packs import UnpackedPack, read_pack, unpack
-from .choosing import Choice, Selection, Wanted, choose, over_size
+from .choosing import Choice, Wanted, choose, over_size
+from .sources import Selection
 
 __all__ = ["Pruning", "prune"]
 
@@ -152,7 +153,7 @@ class Pruning:
         row = catalog.find_snapshot(database, number)  # what one before it had brought may be booked on it by now
         before, behind = catalog.neighbours(database, row.source, row.id)
         group = [row.id, *(pruned for pruned, heir in catalog.heirs(database).items() if heir == row.id)]
-        where, parameters = _only_in(row, before, behind)
+        where, parameters = catalog.only_in(row, before, behind)
         database.execute("DELETE FROM temp.released")
         database.execute(
             f"INSERT INTO temp.released SELECT content, count(*) FROM files WHERE {where} AND content IS NOT NULL "
@@ -422,15 +423,6 @@ class Pruning:
                     free = left
             if free == before:  # nothing more can be given back
                 return
-
-
-def _only_in(row: catalog.SnapshotRow, before: Optional[int], behind: Optional[int]) -> tuple[str, tuple[int, ...]]:
-    """Return the condition for versions that only one snapshot has, given its neighbours; an index serves each."""
-    if behind is not None:
-        return "source = ? AND last >= ? AND last < ? AND first > ?", (row.source, row.id, behind, before or 0)
-    if before is not None:
-        return "source = ? AND first > ? AND added", (row.source, before)
-    return "source = ?", (row.source,)
 
 
 def _final_pages(database: Database) -> int:

@@ -39,6 +39,7 @@ __all__ = [
     "neighbours",
     "newest_snapshot",
     "next_snapshot_id",
+    "only_in",
     "row_version",
     "snapshot_rows",
     "source_id",
@@ -237,6 +238,15 @@ def neighbours(database: Database, source: int, snapshot: int) -> tuple[Optional
     before = database.value("SELECT max(id) FROM snapshots WHERE source = ? AND id < ?", (source, snapshot))
     behind = database.value("SELECT min(id) FROM snapshots WHERE source = ? AND id > ?", (source, snapshot))
     return before, behind
+
+
+def only_in(row: SnapshotRow, before: Optional[int], behind: Optional[int]) -> tuple[str, tuple[int, ...]]:
+    """Return the condition for versions that only one snapshot has, given its neighbours; an index serves each."""
+    if behind is not None:
+        return "source = ? AND last >= ? AND last < ? AND first > ?", (row.source, row.id, behind, before or 0)
+    if before is not None:
+        return "source = ? AND first > ? AND added", (row.source, before)
+    return "source = ?", (row.source,)
 
 
 def heirs(database: Database) -> dict[int, int]:

@@ -305,6 +305,10 @@ class Database:
         """Return the size of the file as this connection sees it, in bytes."""
         return int(self.value("PRAGMA page_count")) * self.page_size()
 
+    def free_bytes(self) -> int:
+        """Return the bytes of the file that nothing uses."""
+        return int(self.value("PRAGMA freelist_count")) * self.page_size()
+
     def page_size(self) -> int:
         """Return the size of a page in bytes."""
         return int(self.value("PRAGMA page_size"))
