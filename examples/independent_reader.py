@@ -12,14 +12,16 @@ from functools import lru_cache
 from typing import Iterator
 
 
-@lru_cache(maxsize=2)
-def unpack(database: sqlite3.Connection, pack: int) -> bytes:
+@lru_cache(maxsize=3)
+def unpack(database: sqlite3.Connection, pack: int, is_base: bool = False) -> bytes:
     """Return the bytes of a pack, never more than it declares."""
     size, codec, data = database.execute("SELECT size, codec, data FROM packs WHERE id = ?", (pack,)).fetchone()
     assert 0 <= size <= 16 << 20, "no pack is larger"
     name = "pyzstd" if sys.version_info < (3, 9) else "backports.zstd"
-    name = name if sys.version_info < (3, 14) else "compression.zstd"
-    return bytes(data if codec == b"raw" else importlib.import_module(name).ZstdDecompressor().decompress(data, size))
+    zstd = importlib.import_module(name if sys.version_info < (3, 14) else "compression.zstd")
+    base = codec == b"zstd-base" and database.execute("SELECT base FROM bases WHERE pack = ?", (pack,)).fetchone()
+    prefix = zstd.ZstdDict(unpack(database, *base, True), is_raw=True).as_prefix if base and not is_base else None
+    return bytes(data if codec == b"raw" else zstd.ZstdDecompressor(zstd_dict=prefix).decompress(data, size))
 
 
 def content(database: sqlite3.Connection, number: int, nested: bool = False) -> Iterator[bytes]:
@@ -31,10 +33,8 @@ def content(database: sqlite3.Connection, number: int, nested: bool = False) -> 
         assert not nested, "parts have no parts"
         parts = database.execute("SELECT offset, part FROM parts WHERE content = ? ORDER BY 1", (number,)).fetchall()
         for (begin, part), (end, _) in zip(parts, [*parts[1:], (size, None)]):
-            if part is not None:
-                yield from content(database, part, nested=True)
-            for done in range(begin, end if part is None else begin, 1 << 20):
-                yield bytes(min(1 << 20, end - done))
+            zeros = (bytes(min(1 << 20, end - done)) for done in range(begin, end, 1 << 20))
+            yield from zeros if part is None else content(database, part, nested=True)
 
 
 def restore_file(repository: str, snapshot: int, path: bytes, output: str) -> None:

@@ -17,7 +17,7 @@ from trees import differences, make_every_kind, make_sparse_file, random_bytes
 import backuptool
 from backuptool import CopyResult, ProgressEvent, Repository, RepositoryError, SnapshotNotFoundError
 from backuptool.operations import carrying
-from backuptool.storage import packs
+from backuptool.storage import unpacking
 from backuptool.storage.digest import layout_entry
 
 
@@ -217,7 +217,7 @@ def other_restored(repo: Repository, number: int, tmp_path: Path) -> Path:
 def counted(monkeypatch: pytest.MonkeyPatch) -> List[int]:
     """Return a list that grows by the number of each pack that is read for its small contents."""
     read: List[int] = []
-    original = packs.read_pack
+    original = unpacking.read_pack
 
     def read_pack(database: Any, pack: int) -> Any:
         read.append(pack)
@@ -501,7 +501,7 @@ def test_a_pack_that_a_prune_moves_meanwhile_is_found(
     for n in range(60):
         (source / f"{n}").unlink()
     repo.snapshot(source)
-    original = packs.read_pack
+    original = unpacking.read_pack
 
     def read_pack(database: Any, pack: int) -> Any:
         with Repository(repo.path) as beside:

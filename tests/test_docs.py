@@ -30,7 +30,7 @@ import pytest
 import backuptool
 from backuptool.commands.parser import build_parser
 from backuptool.results.presentation import Result
-from backuptool.storage import chunking, compression, packs, schema
+from backuptool.storage import chunking, compression, schema, unpacking
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
@@ -419,7 +419,7 @@ def test_the_format_page_has_the_numbers_of_the_code() -> None:
         "user_version": schema.FORMAT,
         "page_size": schema.PAGE_SIZE,
         "PACK_SIZE": compression.SETTINGS["balanced"].pack_size,
-        "MAX_PACK_SIZE": packs.MAX_PACK_SIZE,
+        "MAX_PACK_SIZE": unpacking.MAX_PACK_SIZE,
         "LARGE_FILE": chunking.LARGE_FILE,
         **{name: value for name, value in chunking.CHUNKING.settings() if isinstance(value, int)},
     }

@@ -8,6 +8,8 @@ import importlib.util
 import io
 import json
 import os
+import random
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +136,25 @@ def test_independent_reader_restores_every_kind_of_content(source: Path, tmp_pat
         name = os.path.relpath(os.fsencode(path), os.fsencode(source))
         run(READER, tmp_path / "backups.db", 1, os.fsdecode(name), tmp_path / "out", cwd=tmp_path)
         assert (tmp_path / "out").read_bytes() == path.read_bytes(), path
+
+
+def test_independent_reader_restores_from_packs_that_have_a_base(source: Path, tmp_path: Path) -> None:
+    before = random.Random(1).getrandbits(8 * 100_000).to_bytes(100_000, "big")
+    (source / "file").write_bytes(before)
+    with Repository(tmp_path / "backups.db") as repo:
+        repo.snapshot(source)
+        (source / "file").write_bytes(b"changed" + before)
+        repo.snapshot(source)
+    with contextlib.closing(sqlite3.connect(tmp_path / "backups.db")) as database:
+        assert database.execute("SELECT pack, base FROM bases").fetchall() == [(2, 1)]
+        for number, expected in ((1, before), (2, b"changed" + before)):
+            run(READER, tmp_path / "backups.db", number, "file", tmp_path / "out", cwd=tmp_path)
+            assert (tmp_path / "out").read_bytes() == expected
+        (tmp_path / "out").unlink()
+        database.execute("UPDATE bases SET base = 2")
+        database.commit()
+    run(READER, tmp_path / "backups.db", 2, "file", tmp_path / "out", cwd=tmp_path, code=1)
+    assert not (tmp_path / "out").exists()
 
 
 def test_independent_reader_gives_out_nothing_damaged(source: Path, tmp_path: Path) -> None:

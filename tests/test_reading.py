@@ -376,19 +376,19 @@ def asked(root: Path, lots: List[List[str]], compression: str) -> Told:
         for name in lot:
             window.add(name.encode(), os.lstat(root / name), None)
             packed.append(window.packed(len(window) - 1))
-        ours.send(("read", packed))
-    ours.send(("read", []))
+        ours.send(("read", packed, None))
+    ours.send(("read", [], None))
     told = Told([], [])
     ordinal = 0
     while True:
         message = ours.receive()
         if message is None:
             break
-        if len(message) == 4:
+        if isinstance(message[1], int):
             told.packs.append(message)
             continue
         told.questions.append(message)
-        ours.send(("keep", list(range(ordinal, ordinal + len(message[0])))))
+        ours.send(("keep", list(range(ordinal, ordinal + len(message[0]))), None))
         ordinal += len(message[0])
     serving.join()
     for end in (ends[1], ends[3], ends[0], ends[2]):  # who writes first: the other side is still reading
@@ -405,7 +405,7 @@ def test_the_other_end_packs_what_is_wanted(tmp_path: Path, compression: str) ->
     os.setxattr(root / "0", "user.x", b"1")
     told = asked(root, [["0", "1", "empty"], ["grown"], ["2", "3", "4", "5", "6", "7", "8"]], compression)
     stored = {}
-    for members, size, codec, data in told.packs:
+    for members, size, codec, data, _ in told.packs:
         plain = decompress(codec, data, size)
         offset = 0
         for number, digest, length in members:

@@ -49,9 +49,10 @@ from backuptool.storage.contents import (
 )
 from backuptool.storage.database import Database
 from backuptool.storage.digest import FileVersion, hash_zeros, layout_entry, row_hash, snapshot_digest, to_bytes
-from backuptool.storage.packs import PackCompressor, PackReader, read_pack, unpack
+from backuptool.storage.packs import PackCompressor, PackReader
 from backuptool.storage.pool import ConnectionPool
 from backuptool.storage.schema import APPLICATION_ID, FORMAT
+from backuptool.storage.unpacking import read_pack, unpack
 from backuptool.storage.writer import Content, ContentWriter, LargeContent
 
 PACK_BYTES = SETTINGS["balanced"].pack_size
@@ -1509,9 +1510,9 @@ def test_pack_with_a_damaged_row_is_corrupt(database: Database, change: str) -> 
     store(database, b"text " * 1000)
     database.execute(f"UPDATE packs SET {change}")
     if change == "codec = 5.5":  # text, by the affinity of its column
-        assert unpack(*read_pack(database, 1)).damage == "a pack has the unknown codec '5.5'"
+        assert unpack(read_pack(database, 1)).damage == "a pack has the unknown codec '5.5'"
     elif change == "codec = x'ff'":
-        assert unpack(*read_pack(database, 1)).data == b""
+        assert unpack(read_pack(database, 1)).data == b""
     else:
         with pytest.raises(ContentCorruptError, match="row of pack 1"):
             read_pack(database, 1)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections import deque
 from hashlib import sha256
-from typing import Any, Deque, Sequence
+from typing import Any, Deque, Optional, Sequence
 
+from ..storage.bases import Base
 from ..storage.chunking import LARGE_FILE
 from ..storage.compression import SETTINGS
+from ..storage.filling import Filling, Members
 from ..storage.packs import compress_pack, pack_buffer
+from ..storage.unpacking import StoredPack
 from ..storage.writer import Content
 from ..tree.metadata import Status
 from ..tree.source import FileChangedError, OpenFile, Source
@@ -39,9 +42,10 @@ def serve(channel: Channel, root: bytes, compression: str) -> None:
     asker = _Asker(channel, compression)
     saver = FileSaver(Source(root), asker, _refuse, lambda *finding: findings.append(finding))
     while True:
-        lot = asker.next_lot()
+        lot, base = asker.next_lot()
         if not lot:
             break
+        asker.begin_group(base)
         results = [_read(saver, path, unpack(packed)[0]) for path, packed in lot]
         asker.ask(results, findings, saver.read_bytes)
         findings.clear()
@@ -79,6 +83,7 @@ class _Run:
         self.digests: list[bytes] = []
         self.sizes: list[int] = []
         self.filled = 0
+        self.base: Optional[Base] = None
 
 
 class _Asker:
@@ -92,16 +97,18 @@ class _Asker:
         self._asked: Deque[_Run] = deque()
         self._free = [_Run() for _ in range(_RUNS - 1)]
         self._number = 0
-        self._buffer = pack_buffer(compression)
-        self._pack_size = SETTINGS[compression].pack_size
-        self._members: list[tuple[int, bytes, int]] = []
-        self._filled = 0
+        self._filling = Filling(SETTINGS[compression].pack_size, pack_buffer(compression), self._given, self._compress)
+        self._base: Optional[StoredPack] = None  # the one given last
 
     def next_lot(self) -> Any:
-        """Return the next files to be read."""
+        """Return the next files to be read, and the base of what they had before."""
         while not self._lots:
             self._listen()
         return self._lots.popleft()
+
+    def begin_group(self, base: Optional[Sequence[int]]) -> None:
+        """Let what is read next refer to a base; None for what has none. Nothing is being read now."""
+        self._run.base = None if base is None else Base(*base)
 
     def room(self, size: int) -> memoryview:
         """Return where the bytes of the next content may be put."""
@@ -135,20 +142,24 @@ class _Asker:
         self._asked.append(run)
         while not self._free:
             self._listen()
+        base = run.base
         self._run = self._free.pop()
+        self._run.base = base
 
     def finish(self) -> None:
         """Send the last pack, and say that there will be nothing more."""
         while self._asked:
             self._listen()
-        self._seal()
+        self._filling.finish()
         self._channel.send(None)
 
     def _listen(self) -> None:
-        what, values = self._channel.receive()
+        what, values, base = self._channel.receive()
         if what == "read":
-            self._lots.append(values)
+            self._lots.append((values, base))
         else:
+            if base is not None:
+                self._base = StoredPack(*base)
             run = self._asked.popleft()
             self._keep(run, values)
             run.clear()
@@ -156,18 +167,23 @@ class _Asker:
 
     def _keep(self, run: _Run, wanted: Sequence[int]) -> None:
         """Put those contents of a run into the pack that have an ordinal there; -1 is not wanted."""
+        filling = self._filling
+        filling.begin_group(run.base)
         begin = 0
         for ordinal, digest, size in zip(wanted, run.digests, run.sizes):
             if ordinal >= 0:
-                self._buffer[self._filled : self._filled + size] = run.buffer[begin : begin + size]
-                self._members.append((ordinal, digest, size))
-                self._filled += size
-                if self._filled >= self._pack_size:
-                    self._seal()
+                filling.room(size)[:] = run.buffer[begin : begin + size]
+                filling.keep(ordinal, digest, size)
             begin += size
 
-    def _seal(self) -> None:
-        if self._members:
-            pack = compress_pack(self._members, self._buffer[: self._filled], self._compression)
-            self._channel.send((pack.members, pack.size, pack.codec, pack.data))
-            self._members, self._filled = [], 0
+    def _given(self, base: Base) -> Optional[StoredPack]:
+        """Return a base that was given, as it is stored."""
+        return self._base if self._base is not None and self._base.id == base.id else None
+
+    def _compress(
+        self, members: Members, buffer: memoryview, begin: int, end: int, base: Optional[StoredPack]
+    ) -> memoryview:
+        pack = compress_pack(members, buffer[begin:end], self._compression, base)
+        reference = None if pack.base is None else pack.base.id
+        self._channel.send((pack.members, pack.size, pack.codec, pack.data, reference))
+        return buffer

@@ -18,7 +18,8 @@ from ..progress import Reporter
 from ..storage.compression import DEFAULT, RAW, SETTINGS, ZSTD
 from ..storage.contents import ContentLocation, ContentReader, find
 from ..storage.database import Database
-from ..storage.packs import CompressedPack, PackCompressor, UnpackedPack, read_pack, unpack
+from ..storage.packs import CompressedPack, PackCompressor
+from ..storage.unpacking import PackSource, StoredPack, UnpackedPack, Unpacking, read_pack
 from ..storage.writer import Content, ContentWriter, LargeContent
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Carrier:
         self._pack_size = SETTINGS[compression or DEFAULT].pack_size
         self._reporter = reporter
         self._reader = ContentReader(origin)
+        self._source = PackSource(origin)
         self._compressor = PackCompressor(compression or DEFAULT)
         workers = max(1, min(os.cpu_count() or 1, 16))
         self._unpackers = ThreadPoolExecutor(workers, thread_name_prefix="backuptool-unpack")
@@ -167,7 +169,10 @@ class Carrier:
                 stored = None if pack is None else read_pack(self._origin, pack)
             except CorruptionError:
                 stored = None
-            coming.append((wanted, None if stored is None else self._unpackers.submit(_open, stored, wanted)))
+            opening = None
+            if stored is not None:
+                opening = self._unpackers.submit(_open, stored, self._source.unpacking(stored), wanted)
+            coming.append((wanted, opening))
             if len(coming) > self._ahead:
                 yield _awaited(*coming.popleft())
         while coming:
@@ -205,15 +210,15 @@ class Carrier:
         self._reporter.report("copy", done_bytes=self._carried_bytes)
 
 
-def _open(stored: tuple[int, str, bytes], wanted: Sequence[_Wanted]) -> _Opened:
-    unpacked = unpack(*stored)
+def _open(stored: StoredPack, unpacking: Unpacking, wanted: Sequence[_Wanted]) -> _Opened:
+    unpacked = unpacking.result()
     view = memoryview(unpacked.data)
     sound = []
     for _, location in wanted:
         offset = location.offset or 0
         data = view[offset : offset + location.size]
         sound.append(len(data) == location.size and sha256(data).digest() == location.hash)
-    return _Opened(stored[1], stored[2], unpacked, sound)
+    return _Opened(stored.codec, stored.data, unpacked, sound)
 
 
 def _awaited(wanted: list[_Wanted], coming: Optional[Future[_Opened]]) -> tuple[list[_Wanted], Optional[_Opened]]:

@@ -15,6 +15,7 @@ from ..errors import CorruptionError
 from ..progress import Reporter
 from ..results.check import CheckResult
 from ..results.problem import Problem
+from ..storage.bases import bases_by_pack, behind_bases
 from ..storage.database import Database
 from .examining import Examination
 from .recounting import Recount, text_of
@@ -100,11 +101,11 @@ class _Check:
         self.live_bytes = recount.live_bytes
 
     def pack_ids(self) -> Sequence[int]:
-        """Return the ids of all packs; where their table is damaged, those that can be found."""
+        """Return the ids of all packs, each behind its base; where their table is damaged, those that can be found."""
         try:
             packs = [pack for (pack,) in self.database.query("SELECT id FROM packs")]
             if all(isinstance(pack, int) for pack in packs) and packs == sorted(set(packs)):
-                return packs
+                return behind_bases(packs, bases_by_pack(self.database))
         except CorruptionError:
             pass  # found again, and named, below
         return list(self._found_packs())

@@ -15,7 +15,7 @@ import attrs
 
 from ..errors import ContentMissingError, CorruptionError
 from ..storage.database import Database
-from ..storage.packs import read_pack, unpack
+from ..storage.unpacking import PackSource
 from .processes import Channel, Helper, HelperFailedError, helpers_for, processors, start_helpers
 
 __all__ = ["Examination", "PackReport", "examine", "serve"]
@@ -48,18 +48,18 @@ class PackReport:
         return (self.pack, self.read_bytes, self.damage, self.damaged)
 
 
-def examine(database: Database, pack: int) -> PackReport:
-    """Read, decompress and hash a pack. Its members and its bytes are read in one state of the database."""
+def examine(database: Database, pack: int, source: PackSource) -> PackReport:
+    """Read, decompress and hash a pack. Its members, its bytes and its base are read in one state of the database."""
     members: Sequence[Sequence[object]] = ()
     try:
         with database.read_transaction():
             members = database.query(
                 "SELECT id, hash, size, offset FROM contents WHERE pack = ? ORDER BY offset", (pack,)
             )
-            stored = read_pack(database, pack)
+            unpacking = source.read(pack)
     except CorruptionError as exc:
         return _unreadable(database, pack, exc, bool(members))
-    unpacked = unpack(*stored)
+    unpacked = unpacking.result()
     view = memoryview(unpacked.data)
     damaged = []
     read_bytes = 0
@@ -89,8 +89,9 @@ def _unreadable(database: Database, pack: int, exc: CorruptionError, known: bool
 def serve(channel: Channel, path: str) -> None:
     """Examine packs for another process: some ids at a time, until there are no more."""
     database = Database.open(path, 10.0)
+    source = PackSource(database)
     while True:
-        channel.send([examine(database, pack).to_tuple() for pack in channel.receive()])
+        channel.send([examine(database, pack, source).to_tuple() for pack in channel.receive()])
 
 
 class _Work:
@@ -167,7 +168,7 @@ class Examination:
 
     Args:
         database: Where the packs are; used by :meth:`reports` only.
-        packs: Their ids.
+        packs: Their ids; those with the same base best one after the other, behind it: it is unpacked once then.
         helpers: Number of processes beside this one; by default as many as there are processors and it pays to start.
     """
 
@@ -192,10 +193,11 @@ class Examination:
     def reports(self) -> Iterator[PackReport]:
         """Yield a report for each pack, in no order; this process takes its share."""
         work = self._work
+        source = PackSource(self._database)
         while True:
             packs = work.take()
             for pack in packs:
-                yield examine(self._database, pack)
+                yield examine(self._database, pack, source)
             yield from work.reports()
             if not packs:
                 for examiner in self._examiners:

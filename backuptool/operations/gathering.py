@@ -5,7 +5,9 @@ Owns how many are held and which go first.
 
 from __future__ import annotations
 
-from typing import Generic, Optional, TypeVar
+from typing import Callable, Generic, Mapping, Optional, TypeVar
+
+from ..storage.bases import behind_bases
 
 __all__ = ["Gathering"]
 
@@ -22,9 +24,15 @@ _SLACK_SHARE = 16
 
 
 class Gathering(Generic[T]):
-    """Files by the pack that their contents are in."""
+    """Files by the pack that their contents are in.
 
-    def __init__(self) -> None:
+    Args:
+        bases: Returns the bases of packs; asked when files are first taken.
+    """
+
+    def __init__(self, bases: Callable[[], Mapping[int, int]]) -> None:
+        self._read_bases = bases
+        self._bases: Optional[Mapping[int, int]] = None
         self._limit = _HELD
         self._full = _HELD + _HELD // _SLACK_SHARE
         self._packs: dict[int, list[T]] = {}  # in the order in which they were first seen
@@ -46,11 +54,13 @@ class Gathering(Generic[T]):
         return self._held > self._full
 
     def take(self, *, everything: bool = False) -> list[list[T]]:
-        """Return the files of the packs that have waited longest, a list for each pack, in the order of the packs."""
+        """Return the files of the packs that have waited longest, a list for each pack, each pack behind its base."""
         taken = []
         for pack, files in self._packs.items():
             if self._held <= self._limit and not everything:
                 break
             taken.append(pack)
             self._held -= len(files)
-        return [self._packs.pop(pack) for pack in sorted(taken)]
+        if self._bases is None:
+            self._bases = self._read_bases()
+        return [self._packs.pop(pack) for pack in behind_bases(taken, self._bases)]

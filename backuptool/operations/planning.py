@@ -49,10 +49,10 @@ def forecast(
                         removed_versions=run.removed_versions,
                         removed_contents=run.removed_contents,
                         removed_bytes=run.removed_bytes,
-                        repacked_packs=run.repacked_packs,
+                        repacked_packs=run.repacking.repacked_packs,
                         freed_bytes=before - after,
                         repository_bytes=after,
-                        problems=(*run.problems, *over_size(choice, after)),
+                        problems=(*run.repacking.problems, *over_size(choice, after)),
                     )
                 plans.append(attrs.evolve(made[key], policy=policy, decisions=choice.decisions))
     return tuple(plans)

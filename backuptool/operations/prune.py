@@ -7,22 +7,19 @@ needed to find out which snapshot has it first.
 
 from __future__ import annotations
 
-import hashlib
 import time
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 import attrs
 
 from ..errors import CorruptionError
 from ..progress import Reporter
-from ..results.problem import Problem
 from ..results.prune import PruneResult
 from ..storage import catalog, records
-from ..storage.compression import DEFAULT, SETTINGS, compress
 from ..storage.database import Database
 from ..storage.drills import forget_drills
-from ..storage.packs import UnpackedPack, read_pack, unpack
 from .choosing import Choice, Wanted, choose, over_size
+from .repacking import Repacking
 from .sources import Selection
 
 __all__ = ["Pruning", "prune"]
@@ -31,11 +28,8 @@ __all__ = ["Pruning", "prune"]
 #: this time they count as leftovers. A snapshot that runs longer finds them gone when it commits, and is taken again.
 _GRACE_NS = 24 * 3600 * 1_000_000_000
 
-#: Bytes packed again in one transaction, and pages given back in one.
-_BATCH_BYTES = 32 << 20
+#: Pages given back in one transaction.
 _BATCH_PAGES = 4096
-
-_PACK_SIZE = SETTINGS[DEFAULT].pack_size
 
 _EVERYTHING = Selection()
 
@@ -65,9 +59,9 @@ def prune(
             choice = run.remove(choose(database, wanted, selection, clock))
             after = run.final_bytes() if dry_run else 0
         if not dry_run:
-            for batch in run.half_empty():
+            for batch in run.repacking.half_empty():
                 with database.transaction():
-                    run.repack(batch)
+                    run.repacking.repack(batch)
             run.shrink()
             after = database.file_bytes()
     return PruneResult(
@@ -76,12 +70,12 @@ def prune(
         removed_versions=run.removed_versions,
         removed_contents=run.removed_contents,
         removed_bytes=run.removed_bytes,
-        repacked_packs=run.repacked_packs,
+        repacked_packs=run.repacking.repacked_packs,
         freed_bytes=before - after,
         repository_bytes=after,
         dry_run=dry_run,
         elapsed_seconds=time.monotonic() - begin,
-        problems=(*run.problems, *over_size(choice, after)),
+        problems=(*run.repacking.problems, *over_size(choice, after)),
     )
 
 
@@ -95,9 +89,10 @@ class Pruning:
     removed_versions: int = 0
     removed_contents: int = 0
     removed_bytes: int = 0
-    repacked_packs: int = 0
-    next_pack: int = 0  # number of the next pack that is written
-    problems: list[Problem] = attrs.Factory(list)
+    repacking: Repacking = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.repacking = Repacking(self.database, self.reporter)
 
     def remove(self, choice: Choice) -> Choice:
         """Remove what was chosen, and as much of the expendable as it takes; return all that was removed."""
@@ -106,7 +101,7 @@ class Pruning:
         while len(more) < len(choice.expendable) and not self._fits(choice.max_bytes):
             row = choice.expendable[len(more)]
             self._remove(row.id)
-            self._drop_empty_packs()
+            self.repacking.remove_empty()
             more.append(row)
         return choice.with_removed(more)
 
@@ -115,16 +110,15 @@ class Pruning:
         database = self.database
         if most is None:
             return True
-        packed = int(database.value("SELECT coalesce(sum(length(data)), 0) FROM packs WHERE live * 2 < size"))
-        if _final_pages(database) * database.page_size() - packed > most:
+        if _final_pages(database) * database.page_size() - self.repacking.most_saved() > most:
             return False
         with database.trial():
             return Pruning(database, self.reporter, self.clock).final_bytes() <= most
 
     def final_bytes(self) -> int:
         """Pack again what is mostly empty, and return the size that the file will have."""
-        for batch in self.half_empty():
-            self.repack(batch)
+        for batch in self.repacking.half_empty():
+            self.repacking.repack(batch)
         return _final_pages(self.database) * self.database.page_size()
 
     def remove_all(self, rows: Sequence[catalog.SnapshotRow]) -> None:
@@ -139,13 +133,7 @@ class Pruning:
             self.reporter.report("remove", done_files=number, total_files=len(rows))
             self._remove(row.id)
         self._sweep_leftovers()
-        self._drop_empty_packs()
-
-    def _drop_empty_packs(self) -> None:
-        self.database.execute(
-            "DELETE FROM packs WHERE live * 2 < size AND live = 0 "
-            "AND NOT EXISTS (SELECT 1 FROM contents WHERE pack = packs.id)"
-        )
+        self.repacking.remove_empty()
 
     def _remove(self, number: int) -> None:
         """Remove one snapshot: the versions that it alone has, and the contents that only those had."""
@@ -310,93 +298,6 @@ class Pruning:
             if lowest >= first:
                 raise CorruptionError(f"the index of contents in {database.path} is damaged; run check", database.path)
             first = lowest
-
-    def half_empty(self) -> Iterator[list[tuple[int, int]]]:
-        """Yield (id, live bytes) of the packs that are less than half full, in batches for one transaction each."""
-        rows = self.database.query("SELECT id, live FROM packs WHERE live * 2 < size ORDER BY id")
-        batch: list[tuple[int, int]] = []
-        size = 0
-        for done, (pack, live) in enumerate(rows, 1):
-            batch.append((pack, live))
-            size += self._number(live)
-            if size >= _BATCH_BYTES:
-                self.reporter.report("repack", done_files=done, total_files=len(rows))
-                yield batch
-                batch, size = [], 0
-        if batch:
-            self.reporter.report("repack", done_files=done, total_files=len(rows))
-            yield batch
-
-    def repack(self, batch: Sequence[tuple[int, int]]) -> None:
-        """Write what is left in packs into new ones. A damaged pack is left as it is, and named."""
-        database = self.database
-        members: list[tuple[int, int]] = []
-        pieces: list[bytes] = []
-        written_ns = filled = 0
-        # A number is not used again: whoever restores beside this has packs in memory by their numbers.
-        self.next_pack = (database.value("SELECT max(id) FROM packs") or 0) + 1
-        for pack, live in batch:
-            found = self._live_contents(pack, live)
-            if found is None:
-                continue
-            written = database.value("SELECT written_ns FROM packs WHERE id = ?", (pack,))
-            written_ns = max(written_ns, self._number(written))
-            for content, data in found:
-                members.append((content, len(data)))
-                pieces.append(data)
-                filled += len(data)
-                if filled >= _PACK_SIZE:
-                    self._write_pack(members, pieces, written_ns)
-                    members, pieces, filled = [], [], 0
-            self.repacked_packs += 1
-            # Its last contents may still be waiting in ``pieces``, in memory; the transaction ends after they are
-            # written.
-            database.execute("DELETE FROM packs WHERE id = ?", (pack,))
-        if members:
-            self._write_pack(members, pieces, written_ns)
-
-    def _live_contents(self, pack: int, live: int) -> Optional[list[tuple[int, bytes]]]:
-        """Return (id, bytes) of what is left in a pack, each compared with its hash; None if it is damaged."""
-        database = self.database
-        try:
-            unpacked = unpack(*read_pack(database, pack))
-        except CorruptionError as exc:
-            unpacked = UnpackedPack(b"", str(exc))
-        found = []
-        for content, digest, size, offset in database.query(
-            "SELECT id, hash, size, offset FROM contents WHERE pack = ? ORDER BY offset", (pack,)
-        ):
-            typed = isinstance(size, int) and isinstance(offset, int) and isinstance(digest, bytes)
-            data = unpacked.data[offset : offset + size] if typed else b""
-            if not typed or hashlib.sha256(data).digest() != digest:
-                self._damaged_pack(pack, digest.hex() if isinstance(digest, bytes) else None)
-                return None
-            found.append((content, data))
-        if sum(len(data) for _, data in found) != live:  # some are not found, and would go with the pack
-            self._damaged_pack(pack, None)
-            return None
-        return found
-
-    def _damaged_pack(self, pack: int, content: Optional[str]) -> None:
-        message = f"pack {pack} is damaged and stays as it is; check names the files that are hit"
-        self.problems.append(Problem(kind="content-corrupt", path="", message=message, content=content))
-
-    def _write_pack(self, members: Sequence[tuple[int, int]], pieces: Sequence[bytes], written_ns: int) -> None:
-        database = self.database
-        pack = self.next_pack
-        self.next_pack += 1
-        plain = b"".join(pieces)
-        codec, data = compress(plain)
-        database.execute(
-            "INSERT INTO packs (id, size, live, written_ns, codec, data) VALUES (?, ?, ?, ?, ?, ?)",
-            (pack, len(plain), len(plain), written_ns, codec, data),
-        )
-        offset = 0
-        rows: list[tuple[Any, ...]] = []
-        for content, size in members:
-            rows.append((pack, offset, content))
-            offset += size
-        database.executemany("UPDATE contents SET pack = ?, offset = ? WHERE id = ?", rows)
 
     def _number(self, value: object) -> int:
         """Return a number of the catalog; in a damaged one it may be anything."""

@@ -17,7 +17,8 @@ from typing import Any, Deque, Iterator, List, NamedTuple, Optional, Sequence, T
 
 import attrs
 
-from ..storage.packs import CompressedPack
+from ..storage.bases import Base, least_bytes
+from ..storage.packs import BaseReference, CompressedPack
 from ..storage.writer import Content, ContentWriter
 from ..tree.metadata import Status
 from ..tree.source import FileChangedError
@@ -139,10 +140,16 @@ class Readers:
         """Number of files that were submitted and not given back."""
         return self._expected
 
-    def submit(self, window: Window, positions: Sequence[int]) -> None:
-        """Have files read, in this order as far as several helpers at once allow."""
+    def submit(self, window: Window, positions: Sequence[int], base: Optional[Base] = None) -> None:
+        """Have files read, in this order as far as several helpers at once allow.
+
+        Args:
+            window: Where they are waiting.
+            positions: Which of them.
+            base: Where their last versions lie.
+        """
         self._expected += len(positions)
-        self._work.add(window, positions)
+        self._work.add(window, positions, base)
 
     def found(self, *, wait: bool) -> List[ReadFile]:
         """Return what was found in some files; nothing if there is nothing now and nobody wants to wait.
@@ -228,13 +235,17 @@ class _Conversation:
         self._writer = writer
         self._contents: dict[int, Content] = {}  # by the helper's number
         self._numbered = 0
+        self._base: Optional[Base] = None  # of what it reads now, and the bytes of that which are wanted
+        self._wanted_bytes = 0
+        self._bases: dict[int, BaseReference] = {}  # what was sent
 
     def tell(self, lot: Optional[_Lot]) -> None:
         """Have some files read; None means that there will be no more."""
         if lot is None:
-            self._helper.send(("read", []))
+            self._helper.send(("read", [], None))
             return
-        self._helper.send(("read", [lot.window.packed(position) for position in lot.positions]))
+        base = None if lot.base is None else (*lot.base,)
+        self._helper.send(("read", [lot.window.packed(position) for position in lot.positions], base))
         self.lots.append(lot)
 
     def listen(self) -> Optional[Tuple[List[ReadFile], List[Finding], int]]:
@@ -249,12 +260,14 @@ class _Conversation:
         if message is None:
             return None
         try:
-            if len(message) == 4:
-                self._writer.deliver(CompressedPack(*message))
+            if isinstance(message[1], int):
+                members, size, codec, data, base = message
+                reference = None if base is None else self._bases[base]
+                self._writer.deliver(CompressedPack(members, size, codec, data, reference))
                 return [], [], 0
             digests, sizes, results, findings, read_bytes = message
             contents, wanted = self._writer.claim(sizes, digests)
-            self._helper.send(("keep", wanted))
+            self._helper.send(("keep", wanted, self._base_for(sizes, wanted)))
             for content in contents:
                 self._contents[self._numbered] = content
                 self._numbered += 1
@@ -272,6 +285,25 @@ class _Conversation:
         except (TypeError, ValueError, KeyError, IndexError) as exc:
             raise HelperFailedError(f"a helper sent nonsense: {exc!r}") from exc
 
+    def _base_for(self, sizes: Sequence[int], wanted: Sequence[int]) -> Optional[Tuple[int, int, str, bytes]]:
+        """Return the base of what the helper reads now, as it is stored, as soon as enough is wanted; else None."""
+        if not self.lots:
+            return None
+        base = self.lots[0].base
+        if base != self._base:
+            self._base, self._wanted_bytes = base, 0
+        if base is None:
+            return None
+        before = self._wanted_bytes
+        self._wanted_bytes += sum(size for size, ordinal in zip(sizes, wanted) if ordinal >= 0)
+        if not before < least_bytes(base) <= self._wanted_bytes:
+            return None
+        stored = self._writer.read_base(base)
+        if stored is None:
+            return None
+        self._bases[base.id] = BaseReference.to(stored)
+        return stored[:4]
+
     def _outcome(self, result: Any) -> Outcome:
         if isinstance(result, int):  # as of nearly all files: it is as it was listed
             return self._contents[result]
@@ -287,31 +319,32 @@ class _Conversation:
 
 @attrs.frozen
 class _Lot:
-    """Files that a helper is told of at once."""
+    """Files for a helper: a stretch that it takes, or the part of one that it is told of at once."""
 
     window: Window
     positions: Sequence[int]
+    base: Optional[Base]
 
 
 class _Work:
     """Stretches of files that no helper has taken yet; for several threads."""
 
     def __init__(self) -> None:
-        self._stretches: Deque[tuple[Window, Sequence[int]]] = deque()
+        self._stretches: Deque[_Lot] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._stretches)
 
-    def add(self, window: Window, positions: Sequence[int]) -> None:
+    def add(self, window: Window, positions: Sequence[int], base: Optional[Base]) -> None:
         """Let helpers take these."""
         with self._changed:
             for stretch in _divide(window, positions, _STRETCH_BYTES, _STRETCH_FILES):
-                self._stretches.append((window, stretch))
+                self._stretches.append(_Lot(window, stretch, base))
             self._changed.notify_all()
 
-    def take(self, *, wait: bool) -> Optional[tuple[Window, Sequence[int]]]:
+    def take(self, *, wait: bool) -> Optional[_Lot]:
         """Return the next stretch; None if there is none, and there will be none or nobody wants to wait."""
         with self._changed:
             while wait and not self._stretches and not self._closed:
@@ -337,7 +370,6 @@ def _divide(window: Window, positions: Sequence[int], most_bytes: int, most_file
         yield positions[begin:]
 
 
-def _lots(stretch: tuple[Window, Sequence[int]]) -> Iterator[_Lot]:
-    window, positions = stretch
-    for lot in _divide(window, positions, _LOT_BYTES, _LOT_FILES):
-        yield _Lot(window, lot)
+def _lots(stretch: _Lot) -> Iterator[_Lot]:
+    for positions in _divide(stretch.window, stretch.positions, _LOT_BYTES, _LOT_FILES):
+        yield _Lot(stretch.window, positions, stretch.base)

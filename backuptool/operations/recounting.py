@@ -17,6 +17,7 @@ import attrs
 from ..progress import Reporter
 from ..storage.catalog import SnapshotRow, heirs, snapshot_rows
 from ..storage.chunking import Chunking
+from ..storage.compression import ZSTD_BASE
 from ..storage.database import Database
 from ..storage.digest import MODULUS, layout_entry, row_hash, to_bytes
 from ..storage.drills import damaged_drills
@@ -324,6 +325,7 @@ class Recount:
             twice = database.value("SELECT count(*) - count(DISTINCT hash) FROM contents")
         if twice:
             self.problem("catalog-corrupt", f"{twice:,} contents are stored twice")
+        self._bases()
         wrong = 0
         for pack, stored in database.stream("SELECT id, live FROM packs"):
             self.packs += 1
@@ -336,6 +338,35 @@ class Recount:
             for content, digest in database.query(f"SELECT id, hash FROM contents WHERE pack IN ({ids})"):
                 self.damaged[content] = (digest if isinstance(digest, bytes) else b"", "its pack is missing")
         return distinct
+
+    def _bases(self) -> None:
+        """Verify that packs which refer to a base have one, others do not, and that no base has a base itself."""
+        for pack, codec, base, base_codec in self.database.query(
+            "SELECT b.pack, p.codec, b.base, q.codec FROM bases AS b LEFT JOIN packs AS p ON p.id = b.pack "
+            "LEFT JOIN packs AS q ON q.id = b.base UNION ALL "
+            "SELECT p.id, p.codec, NULL, NULL FROM packs AS p WHERE p.codec = ? "
+            "AND NOT EXISTS (SELECT 1 FROM bases WHERE pack = p.id)",
+            (ZSTD_BASE,),
+        ):
+            number = text_of(base)
+            if codec is None:
+                what = "is missing, but has a base"
+            elif base is None:
+                what = "refers to a base, but does not say to which"
+            elif codec != ZSTD_BASE.encode():
+                what = f"has pack {number} as its base, but does not refer to one"
+            elif base_codec is None:
+                what = f"refers to pack {number}, which is missing"
+            elif base_codec == ZSTD_BASE.encode():
+                what = f"refers to pack {number}, which refers to another one itself"
+            else:
+                continue
+            self.problem("catalog-corrupt", f"pack {pack} {what}")
+            if codec != ZSTD_BASE.encode():
+                continue
+            for content, digest in self.database.query("SELECT id, hash FROM contents WHERE pack = ?", (pack,)):
+                why = "its pack has no base that it can be read with"
+                self.damaged[content] = (digest if isinstance(digest, bytes) else b"", why)
 
     def _compare_snapshot(self, row: SnapshotRow, source: _Source, distinct: int) -> None:
         end = source.ids.index(row.id) + 1

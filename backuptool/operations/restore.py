@@ -20,6 +20,7 @@ from ..errors import CorruptionError, RestoreError
 from ..progress import Reporter
 from ..results.problem import Problem
 from ..results.restore import OverwritePolicy, RestoreResult
+from ..storage.bases import bases_by_pack
 from ..storage.catalog import CatalogFile, SnapshotRow, files_of, find_snapshot
 from ..storage.contents import Bytes, ContentReader
 from ..storage.database import Database
@@ -102,7 +103,7 @@ class _Restore:
         self._findings = Findings(snapshot.id)
         self._problem = self._findings.problem
         self._writing = Writing(options.helpers, options.most_helpers)
-        self._gathering: Gathering[Union[bytes, CatalogFile]] = Gathering()
+        self._gathering: Gathering[Union[bytes, CatalogFile]] = Gathering(partial(bases_by_pack, database))
         self._large: list[CatalogFile] = []  # files of many packs
         self._firsts: dict[bytes, CatalogFile] = {}  # by path, those with more paths that a helper is writing
         self._further: list[CatalogFile] = []  # those further paths

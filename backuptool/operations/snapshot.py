@@ -21,6 +21,7 @@ from ..results.presentation import format_size
 from ..results.problem import Problem
 from ..results.snapshot import SkippedFile, SnapshotResult
 from ..storage import catalog, records
+from ..storage.bases import Base, bases_of_files
 from ..storage.chunking import Chunking
 from ..storage.compression import DEFAULT, SETTINGS
 from ..storage.contents import ContentsVanishedError, reference
@@ -44,7 +45,8 @@ __all__ = ["SnapshotOptions", "snapshot"]
 #: fewer bytes, the less time they take to compress. An entry takes about 450 bytes while its window is read.
 _WINDOW = 200_000
 
-#: The first window is smaller, so that helpers have something to read while the second one is filled.
+#: The first window of a first snapshot is smaller, so that helpers have something to read while the second is filled.
+#: Of later ones nearly always all that changed fits into one window, which finds the most files for each base.
 _FIRST_WINDOW = 4_000
 
 #: Times that a snapshot begins anew because another process changed what it was based on. Of that many at once, each
@@ -171,10 +173,11 @@ class _Attempt:
         ) as readers:
             self._writer = writer
             storing = Storing(
-                *(self._source, chunking, writer, readers, self._recorder, self._rows, self._last_versions),
-                *(self._reporter, self._problem),
+                *(self._source, chunking, writer, readers, self._recorder, self._rows),
+                *(self._last_versions, self._last_packs, self._reporter, self._problem),
             )
-            window, limit = storing.new_window(), _FIRST_WINDOW
+            limit = _FIRST_WINDOW if self._base is None else _WINDOW
+            window = storing.new_window()
             for path, status, first in self._compare():
                 window.add(path, status, first)
                 if len(window) >= limit:
@@ -287,6 +290,9 @@ class _Attempt:
             return {}
         versions = catalog.load_versions(self._database, self._source_id, paths)
         return {version.path: (version, first) for version, first, _ in versions}
+
+    def _last_packs(self, paths: Sequence[bytes]) -> Iterator[tuple[bytes, Base]]:
+        return iter(()) if self._source_id is None else bases_of_files(self._database, self._source_id, paths)
 
     def _unlisted(self, path: bytes, exc: OSError) -> None:
         require_resources(path, exc)

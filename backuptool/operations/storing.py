@@ -9,15 +9,17 @@ from __future__ import annotations
 import errno
 from array import array
 from collections import deque
-from typing import Callable, Deque, Iterator, Optional, Sequence, Union
+from typing import Callable, Collection, Deque, Iterator, Optional, Sequence, Union
 
 from ..progress import Reporter
+from ..storage.bases import Base
 from ..storage.catalog import VersionRow
 from ..storage.chunking import LARGE_FILE, Chunking
 from ..storage.spool import Spool
 from ..storage.writer import Content, ContentWriter
 from ..tree.metadata import Status, kind_of, read_xattrs
 from ..tree.source import FileChangedError, Source, require_resources
+from .grouping import LookUpBases, group_by_base
 from .large_files import LargeFiles
 from .reading import Readers
 from .recording import Known, Recorder
@@ -44,6 +46,7 @@ class Storing:
         recorder: Makes their rows.
         rows: Where the rows go.
         look_up: Returns the last versions of paths that have one.
+        look_up_bases: Returns the packs in which these lie, as far as they can be bases.
         reporter: Is told how far it is.
         on_problem: Called with kind, path and message.
     """
@@ -57,6 +60,7 @@ class Storing:
         recorder: Recorder,
         rows: Spool,
         look_up: Callable[[Sequence[bytes]], Known],
+        look_up_bases: LookUpBases,
         reporter: Reporter,
         on_problem: Callable[[str, bytes, str], None],
     ) -> None:
@@ -66,6 +70,7 @@ class Storing:
         self._recorder = recorder
         self._rows = rows
         self._look_up = look_up
+        self._look_up_bases = look_up_bases
         self._reporter = reporter
         self._problem = on_problem
         self._large = LargeFiles(writer, chunking, self._take_all_found)
@@ -94,15 +99,20 @@ class Storing:
         sizes = window.sizes
         here = array("I", (position for position in window.files if sizes[position] > LARGE_FILE))
         away = array("I", (position for position in window.files if sizes[position] <= LARGE_FILE))
+        groups = group_by_base(window, self._look_up_bases)
+        alone: Collection[int] = away
+        if groups:
+            alone = set(away).difference(*(group.positions for group in groups))
         if self._readers.start(len(away), sum(sizes[position] for position in away)):
-            self._submit(window, window.by_likeness(away))
+            self._submit(window, window.by_likeness(alone))
+            for base, positions in groups:
+                self._submit(window, positions, base)
+            self._read_all_here(window, window.by_likeness(here))
         else:
-            here = window.files
-        for batch in _batches(window.by_likeness(here)):
-            known = self._known([window.entry(position) for position in batch])
-            for position in batch:
-                self._read_here(window, position, known)
-                self._take_all_found()
+            self._read_all_here(window, window.by_likeness([*here, *alone]))
+            for base, positions in groups:
+                self._writer.begin_group(base)
+                self._read_all_here(window, positions)
         self._writer.give_memory_back()
         # Walk on while the helpers have enough to do, but not before most is done: what waits takes memory.
         while self._readers.unfinished > _WAITING:
@@ -110,7 +120,15 @@ class Storing:
             self._read_postponed()
         self._collect_windows()
 
-    def _submit(self, window: Window, positions: Sequence[int]) -> None:
+    def _read_all_here(self, window: Window, positions: Sequence[int]) -> None:
+        """Read files of a window in this process."""
+        for batch in _batches(positions):
+            known = self._known([window.entry(position) for position in batch])
+            for position in batch:
+                self._read_here(window, position, known)
+                self._take_all_found()
+
+    def _submit(self, window: Window, positions: Sequence[int], base: Optional[Base] = None) -> None:
         """Have files of a window read by helpers."""
         leading = array("I")
         for position in positions:
@@ -127,7 +145,7 @@ class Storing:
                 self._following[inode] = []
             leading.append(position)
         window.unread += len(leading)
-        self._readers.submit(window, leading)
+        self._readers.submit(window, leading, base)
 
     def _known(self, entries: Sequence[Entry]) -> Known:
         """Return the last versions of entries."""

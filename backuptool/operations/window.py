@@ -42,6 +42,7 @@ class Window:
 
     Attributes:
         files: Positions of regular files that nobody reads yet.
+        changed: Positions of regular files whose paths have a version in the catalog.
         others: Positions of everything that has no bytes.
         linked: Positions of regular files that have other paths.
         sizes: Bytes of each entry.
@@ -50,6 +51,7 @@ class Window:
 
     def __init__(self) -> None:
         self.files = array("I")
+        self.changed = array("I")
         self.others = array("I")
         self.linked: set[int] = set()
         self.sizes = array("q")
@@ -70,6 +72,8 @@ class Window:
         regular = (status.st_mode & 0o170000) == 0o100000
         position = len(self.sizes)
         (self.files if regular else self.others).append(position)
+        if first is not None and regular:
+            self.changed.append(position)
         if regular and status.st_nlink > 1:
             self.linked.add(position)
         self.sizes.append(status.st_size if regular else 0)

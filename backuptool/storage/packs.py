@@ -1,6 +1,6 @@
 """Packs: many contents compressed together, written as one BLOB and read back as one.
 
-Owns the rows of ``packs`` and the cache of decompressed ones. Which content lies where is contents' business.
+Owns compressing packs in threads, and the cache of decompressed ones. Which content lies where is contents' business.
 """
 
 from __future__ import annotations
@@ -8,31 +8,26 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, deque
 from hashlib import sha256
-from typing import TYPE_CHECKING, Deque, Iterable, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Deque, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import attrs
 
-from ..errors import ContentCorruptError, ContentMissingError, CorruptionError
-from .compression import DEFAULT, RAW, SETTINGS, ZSTD, compress, compress_if_smaller, decompress, salvage
+from ..errors import CorruptionError
+from .compression import DEFAULT, RAW, SETTINGS, ZSTD, ZSTD_BASE, compress_if_smaller, compress_with_base
 from .database import Database
+from .unpacking import PackSource, StoredPack, UnpackedPack, Unpacking, unpack
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = [
-    "MAX_PACK_SIZE",
+    "BaseReference",
     "CompressedPack",
     "PackCompressor",
     "PackReader",
-    "UnpackedPack",
     "compress_pack",
     "pack_buffer",
-    "read_pack",
-    "unpack",
 ]
-
-#: Bytes that no pack exceeds: a forged file cannot make a reader take more memory than this.
-MAX_PACK_SIZE = 16 << 20
 
 #: Room beside a pack that is not quite full for one content more, and the byte by which a file that grows gives itself
 #: away.
@@ -48,6 +43,23 @@ _CACHE_BYTES = 16 << 20
 _AHEAD = 3
 
 
+class BaseReference(NamedTuple):
+    """Which pack another one refers to.
+
+    Attributes:
+        id: Its number.
+        digest: SHA-256 of what is stored of it: another pack may have its number by now.
+    """
+
+    id: int
+    digest: bytes
+
+    @classmethod
+    def to(cls, stored: StoredPack) -> BaseReference:
+        """Return a reference to a pack."""
+        return cls(stored.id, sha256(stored.data).digest())
+
+
 @attrs.frozen
 class CompressedPack:
     """A pack that is ready to be stored.
@@ -57,6 +69,7 @@ class CompressedPack:
         size: Bytes before compression.
         codec: How ``data`` is encoded.
         data: What is stored.
+        base: The pack that it refers to, None if it stands alone.
         buffer: Where ``data`` lies if it was not copied; to be taken back when it is stored.
     """
 
@@ -64,6 +77,7 @@ class CompressedPack:
     size: int
     codec: str
     data: bytes | memoryview
+    base: Optional[BaseReference] = None
     buffer: Optional[memoryview] = None
 
 
@@ -72,14 +86,33 @@ def pack_buffer(compression: str) -> memoryview:
     return memoryview(bytearray(SETTINGS[compression].pack_size + _SPARE_BYTES))
 
 
-def compress_pack(members: list[tuple[int, bytes, int]], data: memoryview, compression: str) -> CompressedPack:
-    """Return a pack with those members, whose bytes these are."""
-    codec, packed = compress(data, compression)
-    return CompressedPack(members, len(data), codec, packed)
+def compress_pack(
+    members: list[tuple[int, bytes, int]],
+    data: memoryview,
+    compression: str,
+    base: Optional[StoredPack] = None,
+    buffer: Optional[memoryview] = None,
+) -> CompressedPack:
+    """Return a pack with those members, whose bytes these are.
 
-
-#: A pack that is being compressed: its members, its size, its buffer and what it will be.
-_Waiting = Tuple[List[Tuple[int, bytes, int]], int, memoryview, "Future[Optional[bytes]]"]
+    Args:
+        members: (ordinal, hash, size) of each content.
+        data: Their bytes.
+        compression: How hard.
+        base: A pack that has no base itself, to refer to if that is worth it.
+        buffer: Where the bytes may stay if they are stored as they are; otherwise they are copied.
+    """
+    unpacked = None if base is None else unpack(base)
+    reference: Optional[BaseReference] = None
+    if base is None or unpacked is None or unpacked.damage is not None:
+        frame = compress_if_smaller(data, compression)
+        codec = RAW if frame is None else ZSTD
+    else:
+        codec, frame = compress_with_base(data, unpacked.data, compression)
+        reference = BaseReference.to(base) if codec == ZSTD_BASE else None
+    if frame is None and buffer is not None:
+        return CompressedPack(members, len(data), codec, data, None, buffer)
+    return CompressedPack(members, len(data), codec, bytes(data) if frame is None else frame, reference)
 
 
 class PackCompressor:
@@ -97,7 +130,7 @@ class PackCompressor:
         self._pool: Optional[ThreadPoolExecutor] = None
         self._limit = self._workers + _QUEUED
         self._compression = compression
-        self._waiting: Deque[_Waiting] = deque()
+        self._waiting: Deque[tuple[memoryview, Future[CompressedPack]]] = deque()
         self._free: list[memoryview] = []
 
     def __enter__(self) -> PackCompressor:
@@ -112,29 +145,32 @@ class PackCompressor:
         """Return an empty buffer for a pack."""
         return self._free.pop() if self._free else pack_buffer(self._compression)
 
-    def submit(self, members: list[tuple[int, bytes, int]], buffer: memoryview, size: int) -> None:
-        """Take over a full pack: its members, and the buffer with that many bytes in it."""
+    def submit(
+        self,
+        members: list[tuple[int, bytes, int]],
+        buffer: memoryview,
+        size: int,
+        base: Optional[StoredPack] = None,
+    ) -> None:
+        """Take over a full pack: its members, the buffer with that many bytes in it, and what it may refer to."""
         if self._pool is None:
             from concurrent.futures import ThreadPoolExecutor  # imported here: listing snapshots needs no threads
 
             self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="backuptool-compress")
-        self._waiting.append(
-            (members, size, buffer, self._pool.submit(compress_if_smaller, buffer[:size], self._compression))
-        )
+        future = self._pool.submit(compress_pack, members, buffer[:size], self._compression, base, buffer)
+        self._waiting.append((buffer, future))
 
     def finished(self, *, wait_for_all: bool = False) -> Iterator[CompressedPack]:
         """Yield finished packs; waits only where too many are under way, or for all of them."""
         while self._waiting:
-            members, size, buffer, future = self._waiting[0]
+            buffer, future = self._waiting[0]
             if not (wait_for_all or len(self._waiting) > self._limit or future.done()):
                 return
-            frame = future.result()
+            pack = future.result()
             self._waiting.popleft()
-            if frame is None:  # it is stored as it is, from where it lies
-                yield CompressedPack(members, size, RAW, buffer[:size], buffer)
-            else:
+            if pack.buffer is None:  # else it is stored from where it lies
                 self._free.append(buffer)
-                yield CompressedPack(members, size, ZSTD, frame)
+            yield pack
 
     def take_back(self, pack: CompressedPack) -> None:
         """Use the buffer of a pack that was stored again."""
@@ -147,49 +183,6 @@ class PackCompressor:
         if self._pool is not None:
             self._pool.shutdown(wait=True)
             self._pool = None
-
-
-@attrs.frozen
-class UnpackedPack:
-    """A decompressed pack.
-
-    Attributes:
-        data: Its bytes; if it is damaged, those before the damage.
-        damage: What is wrong with it, None if nothing is.
-        verified: (offset, size, hash) of contents in it that were compared with their hashes.
-    """
-
-    data: bytes
-    damage: Optional[str]
-    verified: set[tuple[int, int, bytes]] = attrs.field(factory=set, eq=False)
-
-
-def read_pack(database: Database, pack: int) -> tuple[int, str, bytes]:
-    """Return (size, codec, data) of a stored pack.
-
-    Raises:
-        ContentMissingError: There is no such pack.
-        CorruptionError: SQLite cannot read it.
-    """
-    # A length is known without reading: what is longer than any pack never gets into memory.
-    rows = database.query(
-        f"SELECT size, codec, CASE WHEN length(data) <= {MAX_PACK_SIZE} THEN data END FROM packs WHERE id = ?", (pack,)
-    )
-    if not rows:
-        raise ContentMissingError(f"pack {pack} is missing", database.path)
-    size, codec, data = rows[0]
-    typed = isinstance(size, int) and isinstance(codec, bytes) and isinstance(data, bytes)
-    if not (typed and 0 <= size <= MAX_PACK_SIZE):
-        raise ContentCorruptError(f"the row of pack {pack} is damaged", database.path)
-    return size, codec.decode("utf-8", "replace"), data
-
-
-def unpack(size: int, codec: str, data: bytes) -> UnpackedPack:
-    """Return a pack's bytes, or what is left of them."""
-    try:
-        return UnpackedPack(decompress(codec, data, size), None)
-    except ContentCorruptError as exc:
-        return UnpackedPack(salvage(codec, data, size), str(exc))
 
 
 #: What is wanted of a pack: (offset, size, hash) of contents.
@@ -213,7 +206,7 @@ class PackReader:
     """
 
     def __init__(self, database: Database, cache_bytes: int = _CACHE_BYTES) -> None:
-        self._database = database
+        self._source = PackSource(database)
         self._cache_bytes = cache_bytes
         self._cache: OrderedDict[int, UnpackedPack] = OrderedDict()
         self._cached_bytes = 0
@@ -266,7 +259,7 @@ class PackReader:
 
     def _read(self, pack: int) -> UnpackedPack:
         try:
-            return unpack(*read_pack(self._database, pack))
+            return self._source.read(pack).result()
         except CorruptionError as exc:
             return UnpackedPack(b"", str(exc))
 
@@ -293,14 +286,14 @@ class PackReader:
             if pack in self._cache or any(pack in other.coming for other in self._plans):
                 continue
             try:
-                stored = read_pack(self._database, pack)
+                unpacking = self._source.read(pack)
             except CorruptionError:
                 continue  # whoever asks for it will be told
-            plan.coming[pack] = self._pool.submit(_unpack_and_verify, stored, wanted)
+            plan.coming[pack] = self._pool.submit(_unpack_and_verify, unpacking, wanted)
 
 
-def _unpack_and_verify(stored: tuple[int, str, bytes], wanted: Wanted) -> UnpackedPack:
-    unpacked = unpack(*stored)
+def _unpack_and_verify(unpacking: Unpacking, wanted: Wanted) -> UnpackedPack:
+    unpacked = unpacking.result()
     view = memoryview(unpacked.data)
     for content in wanted:
         offset, size, digest = content

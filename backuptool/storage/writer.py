@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING, Callable, Iterable, Mapping, NamedTuple, Optio
 
 import attrs
 
-from .compression import DEFAULT, SETTINGS
+from ..errors import CorruptionError
+from .bases import Base, insert_base
+from .compression import DEFAULT, SETTINGS, ZSTD_BASE
 from .contents import ContentsVanishedError, HashFilter, add_refs, find, insert_contents, next_content_id
 from .database import Database
 from .digest import layout_entry
+from .filling import Filling, Members
 from .packs import CompressedPack, PackCompressor
+from .unpacking import StoredPack, read_pack
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -122,11 +126,10 @@ class ContentWriter:
         self._committer = ThreadPoolExecutor(1, thread_name_prefix="backuptool-commit")
         self._filter = HashFilter(database)
         self._pending: dict[bytes, int] = {}  # ordinal by hash of what is not committed yet
-        self._members: list[tuple[int, bytes, int]] = []
         self._compressor = PackCompressor(compression)
         self._pack_size = SETTINGS[compression].pack_size
-        self._buffer = self._compressor.buffer()
-        self._filled = 0
+        self._filling = Filling(self._pack_size, self._compressor.buffer(), self.read_base, self._compress)
+        self._last_base: Optional[StoredPack] = None
         self._ready: list[CompressedPack] = []
         self._ready_bytes = 0
         self._large: list[_Large] = []
@@ -148,13 +151,12 @@ class ContentWriter:
         Args:
             size: Bytes, at most 1 MiB and one.
         """
-        return self._buffer[self._filled : self._filled + size]
+        return self._filling.room(size)
 
     def add_from_room(self, size: int) -> Content:
         """Take a small content or a chunk that was put where :meth:`room` said."""
-        begin = self._filled
         # Hashed at once, here: it takes a few µs, and a thread would take longer to be told of it.
-        digest = sha256(self._buffer[begin : begin + size]).digest()
+        digest = sha256(self._filling.room(size)).digest()
         with self._lock:
             ordinal = self._pending.get(digest)
             if ordinal is not None:
@@ -162,10 +164,7 @@ class ContentWriter:
             stored = self._find(digest)
             ordinal = self._new_ordinal(digest, size, stored)
             if stored is None:
-                self._members.append((ordinal, digest, size))
-                self._filled = begin + size
-                if self._filled >= self._pack_size:
-                    self._seal()
+                self._filling.keep(ordinal, digest, size)
         return Content(size, digest, ordinal)
 
     def add(self, data: bytes | memoryview) -> Content:
@@ -175,7 +174,7 @@ class ContentWriter:
             data: Its bytes, at most 1 MiB.
         """
         size = len(data)
-        self._buffer[self._filled : self._filled + size] = data
+        self._filling.room(size)[:] = data
         return self.add_from_room(size)
 
     def block(self, largest_chunk: int) -> memoryview:
@@ -184,8 +183,7 @@ class ContentWriter:
         Args:
             largest_chunk: The most bytes that one of its chunks has.
         """
-        size = self._pack_size - self._filled + max(largest_chunk, _LEAST_BLOCK)
-        return self._buffer[self._filled : self._filled + size]
+        return self._filling.room(self._pack_size - self._filling.filled + max(largest_chunk, _LEAST_BLOCK))
 
     def hash_along(self, hasher: hashlib._Hash, data: memoryview) -> None:
         """Feed a hasher with a part of a block, in a thread; one part at a time is fed."""
@@ -204,38 +202,52 @@ class ContentWriter:
         Args:
             lengths: Bytes of each.
         """
-        buffer = self._buffer
+        buffer = self._filling.buffer
         digests = []
-        begin = self._filled
+        begin = self._filling.filled
         for length in lengths:
             end = begin + length
             digests.append(sha256(buffer[begin:end]).digest())
             begin = end
         contents, wanted = self.claim(lengths, digests)
-        begin = filled = self._filled
+        begin = filled = self._filling.filled
+        members = []
         for ordinal, digest, length in zip(wanted, digests, lengths):
             if ordinal >= 0:
                 if filled < begin:  # behind some that are not wanted
                     self.wait_for_hash()
                     buffer[filled : filled + length] = buffer[begin : begin + length]
-                self._members.append((ordinal, digest, length))
+                members.append((ordinal, digest, length))
                 filled += length
             begin += length
         if filled < begin:
             self.wait_for_hash()  # the next block comes to lie where this one was
-        self._filled = filled
-        if filled >= self._pack_size:
-            with self._lock:
-                self._seal()
+        with self._lock:
+            self._filling.keep_all(members, filled)
         return contents
 
     def give_memory_back(self) -> None:
         """Keep nothing that only large files need, while others read the small ones."""
         with self._lock:
-            self._seal()
+            self._filling.finish()
             self._collect(wait_for_all=True)
             self._compressor.give_memory_back()
-            self._buffer = self._compressor.buffer()
+            self._filling.buffer = self._compressor.buffer()
+
+    def begin_group(self, base: Optional[Base]) -> None:
+        """Let the small contents that are added next refer to a base where that pays; None for those without one."""
+        with self._lock:
+            self._filling.begin_group(base)
+
+    def read_base(self, base: Base) -> Optional[StoredPack]:
+        """Return a base as it is stored; None if it cannot be read, or has a base itself by now."""
+        with self._lock:
+            if self._last_base is None or self._last_base.id != base.id:
+                try:
+                    self._last_base = read_pack(self._database, base.id)
+                except CorruptionError:
+                    return None
+            return None if self._last_base.codec == ZSTD_BASE else self._last_base
 
     def claim(self, sizes: Sequence[int], digests: Sequence[bytes]) -> tuple[list[Content], list[int]]:
         """Take contents that someone else has read, and say which of them are wanted.
@@ -290,7 +302,7 @@ class ContentWriter:
     def flush(self) -> None:
         """Compress and commit everything that was added; all ids are known afterwards."""
         with self._lock:
-            self._seal()
+            self._filling.finish()
             self._collect(wait_for_all=True)
             self._commit()
             self._finish_commit()
@@ -308,14 +320,22 @@ class ContentWriter:
         """Return the id of a content that is stored."""
         return find(self._database, [digest]).get(digest) if self._filter.perhaps_stored(digest) else None
 
-    def _seal(self) -> None:
-        if self._members:
-            self._compressor.submit(self._members, self._buffer, self._filled)
-            self._members, self._filled = [], 0
+    def _compress(
+        self, members: Members, buffer: memoryview, begin: int, end: int, base: Optional[StoredPack]
+    ) -> memoryview:
+        """Have a pack compressed, and return the buffer that is to be filled next."""
+        if begin:
+            copy = self._compressor.buffer()
+            copy[: end - begin] = buffer[begin:end]
+            self._compressor.submit(members, copy, end - begin, base)
             self._collect()
-            buffer, self._buffer = self._buffer, self._compressor.buffer()
-            if self._buffer is buffer:  # it is free again already
-                self.wait_for_hash()
+            return buffer
+        self._compressor.submit(members, buffer, end, base)
+        self._collect()
+        following = self._compressor.buffer()
+        if following is buffer:  # it is free again already
+            self.wait_for_hash()
+        return following
 
     def _collect(self, *, wait_for_all: bool = False) -> None:
         for pack in self._compressor.finished(wait_for_all=wait_for_all):
@@ -362,12 +382,12 @@ class ContentWriter:
             alone = database.data_version() == self._alone_at
             if not alone:
                 known = find(database, [digest for pack in packs for _, digest, _ in pack.members])
-            resolved = self._insert_packs(packs, known)
+            resolved = self._insert_packs(packs, known, alone)
             waiting = self._insert_large(large, resolved, alone)
         self.stored_bytes += sum(len(pack.data) for pack in packs)
         return resolved, waiting
 
-    def _insert_packs(self, packs: Sequence[CompressedPack], known: Mapping[bytes, int]) -> list[bytes]:
+    def _insert_packs(self, packs: Sequence[CompressedPack], known: Mapping[bytes, int], alone: bool) -> list[bytes]:
         database = self._database
         pack_id = (database.value("SELECT max(id) FROM packs") or 0) + 1
         content_id = next_content_id(database)
@@ -391,6 +411,8 @@ class ContentWriter:
                     "INSERT INTO packs (id, size, live, written_ns, codec, data) VALUES (?, ?, ?, ?, ?, ?)",
                     (pack_id, pack.size, live, now, pack.codec, pack.data),
                 )
+                if pack.base is not None:
+                    insert_base(database, pack_id, pack.base, unchanged=alone)
                 pack_id += 1
         insert_contents(database, rows)
         return resolved
