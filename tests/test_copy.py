@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from trees import differences, make_every_kind, make_sparse_file, random_bytes
 
 import backuptool
-from backuptool import CopyResult, ProgressEvent, Repository, RepositoryError, SnapshotNotFoundError
+from backuptool import CopyResult, CorruptionError, ProgressEvent, Repository, RepositoryError, SnapshotNotFoundError
 from backuptool.operations import carrying
 from backuptool.storage import unpacking
 from backuptool.storage.digest import layout_entry
@@ -310,6 +310,29 @@ def test_a_damaged_snapshot_is_not_copied_and_the_files_are_named(
     assert other.check().ok
     for number, there in ((2, 1), (5, 4)):
         assert restored(repo, number, tmp_path / f"a{number}") == restored(other, there, tmp_path / f"b{number}")
+
+
+#: Of the contents, by their hashes.
+INDEX = "contents_hash"
+
+
+def test_damage_at_the_destination_is_not_taken_for_that_of_a_file(
+    repo: Repository, other: Repository, tmp_path: Path
+) -> None:
+    write(tmp_path / "tree" / "large", noise(1_500_000))
+    repo.snapshot(tmp_path / "tree")
+    write(tmp_path / "tree" / "another", b"another")
+    other.snapshot(tmp_path / "tree", host="elsewhere")
+    page, size = sql(
+        other.path, "SELECT rootpage, page_size FROM sqlite_master, pragma_page_size WHERE name = ?", INDEX
+    )[0]
+    other.close()
+    with open(other.path, "r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+    with pytest.raises(CorruptionError) as caught:
+        repo.copy(other)
+    assert caught.value.path == other.path
 
 
 @pytest.mark.parametrize("path", ["d3/003.txt", "large"])

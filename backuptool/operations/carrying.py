@@ -123,13 +123,15 @@ class Carrier:
         sound says nothing of whether they are the right ones.
 
         Raises:
-            CorruptionError: It cannot be given back.
+            CorruptionError: It cannot be given back, or the destination is damaged, which its ``path`` tells.
         """
         known = self._large.get(location.hash)
         if known is None:
             try:
                 known = self._carry_large(location)
             except CorruptionError as exc:
+                if exc.path == self._destination.path:
+                    raise
                 known = exc
             self._large[location.hash] = known
         if isinstance(known, CorruptionError):

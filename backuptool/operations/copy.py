@@ -371,6 +371,8 @@ class _Attempt:
                         raise CorruptionError("its size is not that of its content")
                     ordinal = ordinals[index] if index in ordinals else carrier.take_large(content)
             except CorruptionError as exc:
+                if exc.path == self._destination.path:
+                    raise  # it is not the file that is damaged
                 self._lose(version, exc)
                 continue
             path, *others = catalog.version_row(version, ctime_ns, inode, ordinal)

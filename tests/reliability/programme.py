@@ -40,6 +40,7 @@ class Effort:
         work: An empty directory, in memory where that is possible.
         full: Try everything, not just enough to see that it still holds.
         seconds: Stop after so long, wherever it is; the figures say how far it came. None for no limit.
+        scenario: Of a row that has several, the only one to try; "" for all.
         seed: Of everything that is chosen at random.
         tell: Is given a line from time to time.
     """
@@ -47,6 +48,7 @@ class Effort:
     work: Path
     full: bool = False
     seconds: Optional[float] = None
+    scenario: str = ""
     seed: int = 1
     tell: Callable[[str], None] = _nothing
     _begin: float = attrs.field(factory=time.monotonic)

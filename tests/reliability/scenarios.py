@@ -1,13 +1,12 @@
 """What is done again and again while something goes wrong, a snapshot, a prune, a restore; and what must hold after it.
 
-Owns the trees, the repositories and the commands, and the examination afterwards. What goes wrong, and when, is up to
-the rows. Everything is made once; each trial works on a copy of what it may change.
+Owns how a command is run and the examination afterwards. What goes wrong, and when, is up to the rows; what it is run
+on, to ``making``. Everything is made once; each trial works on a copy of what it may change.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import stat
 import subprocess
@@ -22,10 +21,7 @@ from backuptool import BackuptoolError, Repository, RepositoryNotFoundError
 from backuptool.cli import main
 from backuptool.operations import reading, writing
 
-__all__ = ["NAMES", "Scenario", "Trial", "make_scenario"]
-
-#: A user that does not exist.
-_STRANGER = 12345
+__all__ = ["Scenario", "Trial"]
 
 
 @attrs.frozen(kw_only=True)
@@ -38,8 +34,9 @@ class Scenario:
         arguments: Of the command; ``{trial}`` stands for the trial's directory.
         again: Of the command that is run afterwards, if this one did it all; the same if there are none.
         saved: What each snapshot holds that there may be.
-        before, after: Numbers of the snapshots before and after the command.
+        listings: Numbers of the snapshots that there may be: before the command, between its steps, after it.
         old: What the destination held before, if anything is restored.
+        repository: What the command is run on, if that is not the one in the trial.
     """
 
     name: str
@@ -47,9 +44,19 @@ class Scenario:
     arguments: Tuple[str, ...]
     again: Tuple[str, ...]
     saved: Dict[int, Facts]
-    before: Tuple[int, ...]
-    after: Tuple[int, ...]
+    listings: Tuple[Tuple[int, ...], ...]
     old: Facts = attrs.Factory(dict)
+    repository: str = "{trial}/backups.db"
+
+    @property
+    def before(self) -> Tuple[int, ...]:
+        """Numbers of the snapshots before the command."""
+        return self.listings[0]
+
+    @property
+    def after(self) -> Tuple[int, ...]:
+        """Numbers of the snapshots after it."""
+        return self.listings[-1]
 
     def trial(self, helpers: int = 0) -> Trial:
         """Return a fresh copy of everything that the command may change."""
@@ -101,8 +108,8 @@ class Trial:
     def arguments(self, again: bool = False) -> List[str]:
         """Return what the command is given."""
         wanted = (again and self.scenario.again) or self.scenario.arguments
-        options = ["--db-path", str(self.place / "backups.db"), "--max-helpers", str(self.helpers)]
-        return [*options, *(argument.format(trial=self.place) for argument in wanted)]
+        options = ("--db-path", self.scenario.repository, "--max-helpers", str(self.helpers))
+        return [argument.replace("{trial}", str(self.place)) for argument in (*options, *wanted)]
 
     def printed(self, name: str) -> str:
         """Return what the last run of the command has printed."""
@@ -123,8 +130,8 @@ class Trial:
         """
         scenario = self.scenario
         listed = self._listed()
-        done = any(word in self.printed("stdout") for word in ("saved:", "Removed", "restored to"))
-        if listed not in (scenario.before, scenario.after) or (done and listed != scenario.after):
+        done = bool(self.printed("stdout"))
+        if listed not in scenario.listings or (done and listed != scenario.after):
             self.fault(what, f"there are snapshots {listed}, and it had {'' if done else 'not '}said that it was done")
         self.compare(what, listed)
         if scenario.old:
@@ -228,86 +235,3 @@ def _own(fact: Tuple[object, ...], metadata: bool) -> object:
     """Return what is known of a file but for its links, which change with those of others."""
     mode, detail = int(str(fact[0])), fact[4]
     return fact[:-1] if metadata else (stat.S_IFMT(mode), detail)
-
-
-# Making.
-
-#: The scenarios there are.
-NAMES = ("first", "snapshot", "prune", "restore")
-
-_SNAPSHOT = ("snapshot", "--target-directory", "{source}")
-_PRUNE = ("prune", "--snapshot", "1", "--snapshot", "2")
-_RESTORE = ("restore", "--snapshot-number", "3", "--output-directory", "{trial}/out", "--delete-extra")
-
-
-def make_scenario(name: str, place: Path, size: int, files: int = 60, seed: int = 0) -> Scenario:
-    """Make one.
-
-    Args:
-        name: One of NAMES; "first" is a snapshot that creates the repository.
-        place: A directory that does not exist.
-        size: Bytes of the tree, of which two thirds change from one snapshot to the next.
-        files: In the tree, besides a few odd ones.
-        seed: Of their bytes and sizes.
-    """
-    template, source = place / "template", place / "source"
-    template.mkdir(parents=True)
-    before = {"first": (), "snapshot": (1, 2), "prune": (1, 2, 3), "restore": (1, 2, 3)}[name]
-    after = {"first": (1,), "snapshot": (1, 2, 3), "prune": (3,), "restore": (1, 2, 3)}[name]
-    saved: Dict[int, Facts] = {}
-    old: Facts = {}
-    with Repository(template / "backups.db", max_helpers=0) as repo:
-        for number in (1, 2, 3):
-            _change(source, number, size, files, seed)
-            saved[number] = facts(source)
-            if number in before:
-                assert repo.snapshot(source).problems == ()
-        if name == "restore":
-            assert repo.restore(1, template / "out").problems == ()
-            old = facts(template / "out")
-    arguments = {"prune": _PRUNE, "restore": _RESTORE}.get(name, _SNAPSHOT)
-    return Scenario(
-        name=name,
-        place=place,
-        arguments=tuple(argument.replace("{source}", str(source)) for argument in arguments),
-        again=("prune",) if name == "prune" else (),
-        saved={1: saved[3], 2: saved[3]} if name == "first" else {**saved, 4: saved[3]},
-        before=before,
-        after=after,
-        old=old,
-    )
-
-
-def _change(source: Path, number: int, size: int, files: int, seed: int) -> None:
-    """Make a tree, or change two thirds of it: files of all sizes, setuid and of others, links, other kinds."""
-    chosen = random.Random(10 * seed + number)
-    if number == 1:
-        source.mkdir()
-        os.mkfifo(source / "fifo")
-        (source / "text").write_text("".join(f"line {line}\n" for line in range(150_000)), encoding="ascii")
-    else:
-        with (source / "text").open("r+") as text:  # large, and a little of it changes
-            text.seek(400_000 * number)
-            text.write("changed")
-        (source / f"link {number - 1}").unlink()
-    for file in range(files):
-        directory = source / f"directory {file % 5}"
-        directory.mkdir(exist_ok=True)
-        if number > 1 and file % 3 == number % 3:
-            continue  # it stays
-        for path in directory.glob(f"file {file} *"):
-            path.unlink()
-        path = directory / f"file {file} of {number if file % 4 else 0}"  # another one, or another version
-        length = chosen.randrange(2 * size // files) + 1
-        path.write_bytes(b"%d" % file + chosen.getrandbits(8 * length).to_bytes(length, "big"))
-        if os.geteuid() == 0 and file % 2:
-            os.chown(path, _STRANGER + file, _STRANGER)  # before the mode: it takes setuid away
-        path.chmod((0o640, 0o4755, 0o2711, 0o6700)[file % 4])
-    path = source / "directory 0" / "linked"
-    path.write_bytes(b"%d" % number)
-    os.link(path, source / f"link {number}")
-    path.unlink()
-    os.symlink(f"file {number}", path)
-    if number > 1:
-        for name in sorted(os.listdir(source / f"directory {number}"))[:2]:
-            (source / f"directory {number}" / name).unlink()
