@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from conftest import Clock, as_nobody, write_tree
 from reliability.forging import journal_naming
+from trees import needs_root
 
-from backuptool import CorruptionError, Repository
+from backuptool import CorruptionError, Repository, RepositoryNotWritableError
 from backuptool.storage.journal import named_file
 
 
@@ -81,3 +84,32 @@ def test_what_only_looks_like_such_a_journal_names_nothing(tmp_path: Path, elsew
     if change == "missing":
         path.unlink()
     assert named_file(str(tmp_path / "backups.db")) is None
+
+
+@needs_root
+def test_journal_that_cannot_be_rolled_back_is_named_with_what_to_do(public_path: Path, clock: Clock) -> None:
+    path = public_path / "read-only" / "backups.db"
+    path.parent.mkdir()
+    with Repository(path) as repo:
+        repo.snapshot(write_tree(public_path / "tree", {"a": b"a"}))
+    with closing(sqlite3.connect(str(path))) as connection:
+        connection.execute("PRAGMA cache_size=1")
+        connection.execute("UPDATE files SET mtime_ns = mtime_ns + 1")
+        connection.execute("INSERT INTO packs VALUES (99, 0, 0, 0, 'raw', zeroblob(3000000))")
+        copies = [(name, Path(name).read_bytes()) for name in (str(path), f"{path}-journal")]
+        connection.rollback()
+    for name, data in copies:
+        Path(name).write_bytes(data)
+        os.chmod(name, 0o444)
+    path.parent.chmod(0o555)
+
+    def look() -> object:
+        with Repository(path) as repo:
+            return repo.list()
+
+    with pytest.raises(
+        RepositoryNotWritableError, match=r"must be rolled back before anything is read.*writable, or copy"
+    ):
+        as_nobody(look)
+    with Repository(path) as repo:  # root may
+        assert len(repo.list()) == 1

@@ -23,7 +23,7 @@ from ..errors import (
     UnsupportedFormatError,
 )
 from .drivers import default_driver
-from .journal import named_file
+from .journal import has_journal, named_file
 from .schema import APPLICATION_ID, FORMAT, PAGE_SIZE, statements
 
 if TYPE_CHECKING:
@@ -72,13 +72,14 @@ class Database:
             CorruptionError: Its schema is not the format's.
         """
         _require_file(path)
-        database = cls(path, _connect(path, lock_timeout))
-        try:
-            database._verify()
-            database._prepare_writing()
-        except BaseException:
-            database.close()
-            raise
+        with _telling_of_journal(path):
+            database = cls(path, _connect(path, lock_timeout))
+            try:
+                database._verify()
+                database._prepare_writing()
+            except BaseException:
+                database.close()
+                raise
         return database
 
     @classmethod
@@ -428,6 +429,22 @@ def _refuse_other_things(path: str) -> None:
         raise NotARepositoryError(f"{path} is a directory{other}; a repository is one file, name it", path)
     if not stat.S_ISREG(mode):
         raise NotARepositoryError(f"{path} is not a regular file; a repository is one, name another path", path)
+
+
+@contextmanager
+def _telling_of_journal(path: str) -> Iterator[None]:
+    """Say what to do where a repository cannot be opened because a journal beside it cannot be rolled back."""
+    try:
+        yield
+    except RepositoryError as exc:
+        if type(exc) not in (RepositoryError, RepositoryNotWritableError) or not has_journal(path):
+            raise
+        raise RepositoryNotWritableError(
+            f"an interrupted write left the journal {path}-journal, which must be rolled back before anything is read, "
+            f"but {path} cannot be written to: make the file and its directory writable, or copy both files to where "
+            "they are",
+            path,
+        ) from exc
 
 
 def _refuse_foreign_journal(path: str) -> None:

@@ -1,6 +1,6 @@
-"""What lies beside a repository file before SQLite sees it: a journal that would have it remove another file.
+"""What lies beside a repository file before SQLite sees it: a journal, and one that would have it remove another file.
 
-Owns the one part of the journal's format that matters for this. Rolling journals back is SQLite's business.
+Owns the part of the journal's format that matters for this. Rolling journals back is SQLite's business.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import struct
 from typing import Optional
 
-__all__ = ["named_file"]
+__all__ = ["has_journal", "named_file"]
 
 #: What a journal of a transaction over several files ends with, see "Rollback Journal" in SQLite's file format.
 _MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -40,3 +40,11 @@ def named_file(repository: str) -> Optional[bytes]:
         return None  # there is none, or SQLite cannot read it either
     total = sum(byte - 256 if byte > 127 else byte for byte in name) & 0xFFFFFFFF
     return name if total == checksum else None
+
+
+def has_journal(repository: str) -> bool:
+    """Tell whether a writer that was interrupted, or is writing now, has left a journal that is not empty."""
+    try:
+        return os.stat(repository + "-journal").st_size > 0
+    except OSError:
+        return False

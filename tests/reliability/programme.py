@@ -23,8 +23,14 @@ ROWS: Tuple[Tuple[str, str], ...] = (
     ("processes", "test_processes"),
     ("clock", "test_clock"),
     ("damage", "test_damage"),
+    ("sources", "test_sources"),
+    ("sizes", "test_sizes"),
+    ("names", "test_names"),
     ("hostile", "test_hostile"),
     ("racing", "test_racing"),
+    ("inside", "test_inside"),
+    ("umask", "test_umask"),
+    ("media", "test_media"),
 )
 
 
