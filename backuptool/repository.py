@@ -79,6 +79,7 @@ class Repository:
         exclude_larger_than: Optional[int] = None,
         max_file_size: Optional[int] = DEFAULT_MAX_FILE_SIZE,
         one_file_system: bool = False,
+        live_sqlite: bool = True,
         compression: Compression = "balanced",
         note: str = "",
         tags: Iterable[str] = (),
@@ -100,6 +101,8 @@ class Repository:
             exclude_larger_than: Leave out files above this many bytes without naming them.
             max_file_size: Skip files above this many bytes and name each in the result; None for no limit.
             one_file_system: Stay on the source's file system; mount points are saved as empty directories.
+            live_sqlite: Capture SQLite databases in one state, also while programs write to them, without the logs and
+                journals beside them; False to save them byte by byte.
             compression: How hard what is new is compressed: ``"fast"`` takes a tenth less time than ``"balanced"`` for
                 3 % more room, ``"max"`` takes 16 % less room and three times the time. What is stored already stays as
                 it is; one repository may hold all three.
@@ -132,6 +135,7 @@ class Repository:
             exclude_larger_than=exclude_larger_than,
             max_file_size=max_file_size,
             one_file_system=one_file_system,
+            live_sqlite=live_sqlite,
             compression=compression,
             note=note,
             tags=tuple(sorted(set(_strings(tags)))),

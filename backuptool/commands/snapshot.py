@@ -54,6 +54,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     option("--one-file-system", action="store_true", help="save mount points as empty directories")
     option(
+        "--no-live-sqlite",
+        dest="live_sqlite",
+        action="store_false",
+        help="save SQLite databases byte by byte, even if a program may be writing to them",
+    )
+    option(
         "--compression",
         choices=("fast", "balanced", "max"),
         default="balanced",
@@ -77,6 +83,7 @@ def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
         exclude_larger_than=options.exclude_larger_than,
         max_file_size=options.max_file_size,
         one_file_system=options.one_file_system,
+        live_sqlite=options.live_sqlite,
         compression=options.compression,
         note=options.note,
         tags=options.tag,
@@ -98,6 +105,8 @@ def as_text(result: SnapshotResult, *, verbose: bool = False) -> str:
     ]
     if verbose:
         lines += ["  " + details(snapshot), f"  digest {snapshot.digest}"]
+    if result.databases:
+        lines.append(f"  {count(len(result.databases), 'SQLite database')} captured")
     if result.skipped_files:
         lines.append(f"  {count(result.skipped_files, 'file')} skipped because of the size")
     lines += [f"  looks like {alert.kind}, see standard error" for alert in result.alerts]

@@ -20,7 +20,7 @@ from ..tree.metadata import Status
 from ..tree.source import FileChangedError, OpenFile, Source
 from .processes import Channel
 from .reading import Finding
-from .saving import FileSaver
+from .saving import DatabaseFoundError, FileSaver
 from .window import unpack
 
 __all__ = ["serve"]
@@ -36,11 +36,11 @@ class _GrownError(Exception):
     """A file that was small when it was listed is large now."""
 
 
-def serve(channel: Channel, root: bytes, compression: str) -> None:
+def serve(channel: Channel, root: bytes, compression: str, capturing: bool = False) -> None:
     """Read files for another process, until it says that there are no more."""
     findings: list[Finding] = []
     asker = _Asker(channel, compression)
-    saver = FileSaver(Source(root), asker, _refuse, lambda *finding: findings.append(finding))
+    saver = FileSaver(Source(root), asker, _refuse, lambda *finding: findings.append(finding), capturing)
     while True:
         lot, base = asker.next_lot()
         if not lot:
@@ -65,6 +65,8 @@ def _read(saver: FileSaver, path: bytes, listed: Status) -> Any:
         return str(exc)
     except _GrownError:
         return None
+    except DatabaseFoundError:
+        return ()
     except OSError as exc:
         return (exc.errno, exc.strerror)
     if status is listed and xattrs is None:

@@ -23,7 +23,7 @@ from ..storage.writer import Content, ContentWriter
 from ..tree.metadata import Status
 from ..tree.source import FileChangedError
 from .processes import Helper, HelperFailedError, helpers_for, start_helpers
-from .saving import SavedFile
+from .saving import DatabaseFoundError, SavedFile
 from .window import Window
 
 __all__ = ["Finding", "Outcome", "ReadFile", "Readers"]
@@ -49,7 +49,7 @@ Finding = Tuple[str, bytes, str]
 
 
 #: What became of a file; None if it is not small any more.
-Outcome = Union[Content, SavedFile, OSError, FileChangedError, None]
+Outcome = Union[Content, SavedFile, OSError, FileChangedError, DatabaseFoundError, None]
 
 
 class ReadFile(NamedTuple):
@@ -77,6 +77,7 @@ class Readers:
         writer: Where the contents go.
         helpers: How many there are to be; None for as many as there are processors, if it pays.
         most: How many that may be; None for no limit.
+        capturing: True if databases are left to who captures them.
 
     Attributes:
         read_bytes: Bytes read so far.
@@ -90,6 +91,7 @@ class Readers:
         writer: ContentWriter,
         helpers: Optional[int],
         most: Optional[int] = None,
+        capturing: bool = False,
     ) -> None:
         self.read_bytes = 0
         self.findings: list[Finding] = []
@@ -98,6 +100,7 @@ class Readers:
         self._writer = writer
         self._wanted = helpers
         self._most = most
+        self._capturing = capturing
         self._helpers: list[Helper] = []
         self._threads: list[threading.Thread] = []
         self._work = _Work()
@@ -123,7 +126,7 @@ class Readers:
             pays = files >= _MANY_FILES or (files > 1 and size >= _MANY_BYTES)
             wanted = helpers_for(self._most) if pays else 0
         if wanted and not self._helpers:
-            self._helpers = start_helpers(wanted, "asking", self._root, self._compression)
+            self._helpers = start_helpers(wanted, "asking", self._root, self._compression, self._capturing)
             for helper in self._helpers:
                 thread = threading.Thread(target=self._feed, args=(helper,), name="backuptool-read", daemon=True)
                 self._threads.append(thread)
@@ -311,6 +314,8 @@ class _Conversation:
             return None
         if isinstance(result, str):
             return FileChangedError(result)
+        if not result:
+            return DatabaseFoundError()
         if len(result) == 2:
             return OSError(*result)
         number, status, sparse, xattrs = result

@@ -74,6 +74,14 @@ class Recorder:
             self.end(old, first)
             self.removed += gone and old.kind != b"d"
 
+    def withdraw(self, version: FileVersion, first: int) -> None:
+        """End a version that was counted as unchanged."""
+        self.end(version, first)
+        self.files -= 1
+        self.unchanged -= 1
+        self.size -= version.size
+        self.removed += 1
+
     def record(
         self,
         path: bytes,
@@ -87,8 +95,12 @@ class Recorder:
         rdev: Optional[int] = None,
         target: Optional[bytes] = None,
         xattrs: Optional[bytes] = None,
+        stamp: Optional[Tuple[Optional[int]]] = None,
     ) -> Optional[VersionRow]:
-        """Decide what an entry is by comparison with its last version, and return its row, if it needs a new one."""
+        """Decide what an entry is by comparison with its last version, and return its row, if it needs a new one.
+
+        A stamp takes the place of the change time that the next snapshot compares with.
+        """
         mtime_ns = clamp_ns(status.st_mtime_ns)
         if mtime_ns != status.st_mtime_ns:
             self._problem("time-out-of-range", path, "its modification time does not fit; saved with the nearest one")
@@ -107,7 +119,7 @@ class Recorder:
             names = self._owners[numbers] = (user_name(uid), group_name(gid))
         fields = (path, kind, status.st_mode & 0o7777, uid, gid, *names, mtime_ns, size, digest, sparse, rdev, target)
         version: Any = (*fields, xattrs, link)
-        ctime_ns = trusted_ctime_ns(status, self._started_ns)
+        ctime_ns = trusted_ctime_ns(status, self._started_ns) if stamp is None else stamp[0]
         inode = signed_inode(status.st_ino)
         if path in known:
             old, first = known[path]

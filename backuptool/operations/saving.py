@@ -6,14 +6,20 @@ large one is read is large_files'.
 
 from __future__ import annotations
 
+import os
 from typing import Callable, NamedTuple, Optional, Protocol
 
 from ..storage.chunking import LARGE_FILE
+from ..storage.sqlite_files import MAGIC
 from ..storage.writer import Content
 from ..tree.metadata import Status, read_xattrs
 from ..tree.source import OpenFile, Source
 
-__all__ = ["FileSaver", "SavedFile", "Taker"]
+__all__ = ["DatabaseFoundError", "FileSaver", "SavedFile", "Taker"]
+
+
+class DatabaseFoundError(Exception):
+    """A file is an SQLite database: reading it byte by byte may mix states of it."""
 
 
 class SavedFile(NamedTuple):
@@ -46,6 +52,7 @@ class FileSaver:
         writer: Where the bytes of small ones go.
         store_large: Stores a file above ``LARGE_FILE`` bytes that was opened.
         on_problem: Called with kind, path and message of a file that changed while it was read.
+        capturing: True if databases are left to who captures them.
 
     Attributes:
         read_bytes: Bytes of small files read so far.
@@ -57,22 +64,34 @@ class FileSaver:
         writer: Taker,
         store_large: Callable[[OpenFile], Content],
         on_problem: Callable[[str, bytes, str], None],
+        capturing: bool = False,
     ) -> None:
         self.read_bytes = 0
+        self._capturing = capturing
         self._source = source
         self._writer = writer
         self._store_large = store_large
         self._problem = on_problem
 
     def save(self, path: bytes, status: Status) -> SavedFile:
-        """Store a file's bytes; one that changes meanwhile is read again, and then taken as it is, with a problem."""
+        """Store a file's bytes; one that changes meanwhile is read again, and then taken as it is, with a problem.
+
+        Raises:
+            DatabaseFoundError: It is to be captured.
+            OSError, FileChangedError: It cannot be read.
+        """
         size = status.st_size
         if size <= LARGE_FILE:
-            found = self._source.read_small(path, status, self._writer.room(size + 1))
+            room = self._writer.room(size + 1)
+            found = self._source.read_small(path, status, room)
             if found is not None:
+                if self._capturing and room[: len(MAGIC)] == MAGIC and size >= len(MAGIC):
+                    raise DatabaseFoundError
                 self.read_bytes += size
                 return SavedFile(status, self._writer.add_from_room(size), 0, found or None)
         with self._source.open_file(path, status) as file:
+            if self._capturing and file.begins_with(MAGIC):
+                raise DatabaseFoundError
             sparse = file.is_sparse()
             content = self._store(file)
             if not file.unchanged(content.size):
@@ -84,6 +103,12 @@ class FileSaver:
                     )
             xattrs = read_xattrs(file.descriptor)
             return SavedFile(Status.of(file.status), content, int(sparse), xattrs)
+
+    def save_image(self, descriptor: int) -> Content:
+        """Store the bytes of a file that was made to be stored, and close it."""
+        with OpenFile(descriptor, os.fstat(descriptor)) as file:
+            file.rewind()
+            return self._store(file)
 
     def _store(self, file: OpenFile) -> Content:
         return self._store_large(file) if file.status.st_size > LARGE_FILE else self._store_small(file)

@@ -33,6 +33,9 @@ from ..storage.writer import ContentWriter
 from ..tree.exclusions import Exclusions, read_pattern_file
 from ..tree.metadata import KINDS, signed_inode
 from ..tree.source import Source, require_resources
+from .capturing import Capturing
+from .database_saving import DatabaseSaver
+from .databases import Databases
 from .processes import HelperFailedError
 from .reading import Readers
 from .recording import Known, Recorder
@@ -66,6 +69,7 @@ class SnapshotOptions:
     exclude_larger_than: Optional[int] = None
     max_file_size: Optional[int] = None
     one_file_system: bool = False
+    live_sqlite: bool = True
     note: str = ""
     tags: tuple[str, ...] = ()
     pinned: bool = False
@@ -154,6 +158,7 @@ class _Attempt:
         self._base = catalog.newest_snapshot(database, self._source_id)
         digest = 0 if self._base is None else _tree_digest(database, self._base)
         self._recorder = Recorder(source.status, self._started_ns, digest, self._problem)
+        self._databases = Databases(source, self._started_ns) if options.live_sqlite else None
         self._rows = Spool()
         self._problems: list[Problem] = []
         self._skipped: list[SkippedFile] = []
@@ -169,12 +174,12 @@ class _Attempt:
         compression = self._options.compression
         most = self._options.most_helpers
         with ContentWriter(self._database, self._clock, compression) as writer, Readers(
-            self._source.root, compression, writer, helpers, most
+            *(self._source.root, compression, writer, helpers, most, self._databases is not None)
         ) as readers:
             self._writer = writer
             storing = Storing(
                 *(self._source, chunking, writer, readers, self._recorder, self._rows),
-                *(self._last_versions, self._last_packs, self._reporter, self._problem),
+                *(self._last_versions, self._last_packs, self._reporter, self._problem, self._databases),
             )
             limit = _FIRST_WINDOW if self._base is None else _WINDOW
             window = storing.new_window()
@@ -185,6 +190,7 @@ class _Attempt:
                     window, limit = storing.new_window(), _WINDOW
             storing.store(window)
             del window  # it takes most of the memory, and is let go when its rows were set aside
+            captured = self._save_databases(storing)
             storing.finish()
             writer.flush()
         self._reporter.report("commit", total_files=self._rows.count)
@@ -200,6 +206,7 @@ class _Attempt:
             new_bytes=self.stored()[0],
             stored_bytes=self.stored()[1],
             elapsed_seconds=time.monotonic() - begin,
+            databases=tuple(map(_text, captured)),
             skipped=tuple(self._skipped),
             problems=tuple(self._problems),
         )
@@ -209,6 +216,18 @@ class _Attempt:
         if self._writer is None:
             return self._stored
         return self._stored[0] + self._writer.new_bytes, self._stored[1] + self._writer.stored_bytes
+
+    def _save_databases(self, storing: Storing) -> Sequence[bytes]:
+        """Save what was put off, and return the databases that were captured."""
+        if self._databases is None:
+            return ()
+        with Capturing(self._source.root) as capturing:
+            saver = DatabaseSaver(
+                *(self._source, self._databases, capturing, storing, self._recorder, self._last_versions),
+                self._problem,
+            )
+            saver.run()
+        return saver.captured
 
     # Comparing: a merge of two sorted streams, in constant memory.
 
@@ -226,8 +245,13 @@ class _Attempt:
         device = -1
         kinds = KINDS.get
         recorder = self._recorder
+        databases = self._databases
+        companions = None if databases is None else databases.companions
+        owners: set[bytes] = set() if companions is None else companions.owners
         database = self._database  # neither it nor its journal is saved
-        walk = self._source.walk(self._exclusions, self._unlisted, database.identities(), database.journal_names())
+        walk = self._source.walk(
+            *(self._exclusions, self._unlisted, database.identities(), database.journal_names(), companions)
+        )
         for path, status in walk:
             seen += 1
             if active:
@@ -248,14 +272,17 @@ class _Attempt:
             if row is not None and row[0] == path:
                 _, kind, size, mtime_ns, ctime_ns, inode, permissions, first = row
                 row = next(rows, None)
-                if (
+                same = (
                     ctime_ns == status.st_ctime_ns
                     and mtime_ns == status.st_mtime_ns
                     and (inode == status.st_ino or inode == signed_inode(status.st_ino))
                     and size == (status.st_size if regular else 0)
                     and permissions == mode & 0o7777
                     and kind == kinds(format_bits)
-                ):
+                )
+                if owners and path in owners and regular and databases is not None:
+                    same = databases.meet(path, status, same, ctime_ns, inode)
+                if same:
                     # As nearly all entries of nearly all snapshots: no calls here.
                     if format_bits == 0o040000:
                         directories += 1
@@ -263,9 +290,13 @@ class _Attempt:
                         files += 1
                         kept_size += size
                     continue
+            elif owners and path in owners and regular and databases is not None:
+                databases.meet(path, status, False, None, None)
             if gone:
                 self._remove(gone)
                 gone = []
+            if owners and regular and databases is not None and databases.put_off(path, status, first):
+                continue
             yield path, status, first
         while row is not None:
             gone.append(row)

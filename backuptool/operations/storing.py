@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 from array import array
 from collections import deque
-from typing import Callable, Collection, Deque, Iterator, Optional, Sequence, Union
+from typing import Callable, Collection, Deque, Iterator, Optional, Sequence, Tuple, Union
 
 from ..progress import Reporter
 from ..storage.bases import Base
@@ -17,13 +17,14 @@ from ..storage.catalog import VersionRow
 from ..storage.chunking import LARGE_FILE, Chunking
 from ..storage.spool import Spool
 from ..storage.writer import Content, ContentWriter
-from ..tree.metadata import Status, kind_of, read_xattrs
+from ..tree.metadata import AnyStatus, Status, kind_of, read_xattrs
 from ..tree.source import FileChangedError, Source, require_resources
+from .databases import Databases
 from .grouping import LookUpBases, group_by_base
 from .large_files import LargeFiles
 from .reading import Readers
 from .recording import Known, Recorder
-from .saving import FileSaver, SavedFile
+from .saving import DatabaseFoundError, FileSaver, SavedFile
 from .window import Entry, Window
 
 __all__ = ["Storing"]
@@ -49,6 +50,7 @@ class Storing:
         look_up_bases: Returns the packs in which these lie, as far as they can be bases.
         reporter: Is told how far it is.
         on_problem: Called with kind, path and message.
+        databases: Is told of databases, which are not stored here; None if they are files like others.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Storing:
         look_up_bases: LookUpBases,
         reporter: Reporter,
         on_problem: Callable[[str, bytes, str], None],
+        databases: Optional[Databases] = None,
     ) -> None:
         self._source = source
         self._writer = writer
@@ -73,8 +76,10 @@ class Storing:
         self._look_up_bases = look_up_bases
         self._reporter = reporter
         self._problem = on_problem
+        self._databases = databases
         self._large = LargeFiles(writer, chunking, self._take_all_found)
-        self._saver = FileSaver(source, writer, self._large.store, on_problem)
+        self._saver = FileSaver(source, writer, self._large.store, on_problem, capturing=databases is not None)
+        self._savers = [self._saver]
         self._windows: Deque[Window] = deque()
         self._links: dict[tuple[int, int], SavedFile] = {}
         self._following: dict[tuple[int, int], list[tuple[Window, int]]] = {}  # waiting for another path of their inode
@@ -158,15 +163,17 @@ class Storing:
         path, status, _ = entry
         self._done_files += 1
         self.report_reading(path)
-        outcome: Union[SavedFile, OSError, FileChangedError, None] = None
+        outcome: Union[SavedFile, OSError, FileChangedError, DatabaseFoundError, None] = None
         if status.st_nlink > 1:
             outcome = self._links.get((status.st_dev, status.st_ino))
+        if outcome is None and self._databases is not None and self._databases.is_own(status):
+            outcome = DatabaseFoundError()  # or no database: who may open it will see
         if outcome is None:
             try:
                 outcome = self._saver.save(path, status)
-            except (OSError, FileChangedError) as exc:
+            except (OSError, FileChangedError, DatabaseFoundError) as exc:
                 outcome = exc
-        window.finish(position, self._record(path, outcome, self._known([entry]) if known is None else known))
+        window.finish(position, self.record(path, outcome, self._known([entry]) if known is None else known))
 
     def _take_found(self, *, wait: bool = False) -> bool:
         """Record files that helpers have read, and put off what this process is to read; False if there were none."""
@@ -183,7 +190,7 @@ class Storing:
                 self._done_files += 1
                 if isinstance(outcome, Content):
                     outcome = SavedFile(status, outcome, 0, None)
-                window.finish(position, self._record(path, outcome, known))
+                window.finish(position, self.record(path, outcome, known))
             if status.st_nlink > 1:
                 self._postponed += self._following.pop((status.st_dev, status.st_ino))
         self.report_reading(found[-1].window.path(found[-1].position))
@@ -196,15 +203,25 @@ class Storing:
             window.unread -= 1
             self._read_here(window, position)
 
-    def _record(
-        self, path: bytes, outcome: Union[SavedFile, OSError, FileChangedError], known: Known
+    def record(
+        self,
+        path: bytes,
+        outcome: Union[SavedFile, OSError, FileChangedError, DatabaseFoundError],
+        known: Known,
+        stamp: Optional[Tuple[Optional[int]]] = None,
     ) -> Optional[VersionRow]:
-        """Record a regular file, by what became of its bytes."""
+        """Record a regular file, by what became of its bytes, and return its row, if it needs a new one."""
+        if isinstance(outcome, DatabaseFoundError):
+            assert self._databases is not None
+            self._databases.found(path)
+            return None
         if isinstance(outcome, SavedFile):
             status, (size, digest, ordinal), sparse, xattrs = outcome
             if status.st_nlink > 1:  # of what was opened: another file may have taken the name meanwhile
                 self._links[status.st_dev, status.st_ino] = outcome
-            return self._recorder.record(path, b"f", status, known, size, digest, ordinal, sparse, None, None, xattrs)
+            return self._recorder.record(
+                path, b"f", status, known, size, digest, ordinal, sparse, None, None, xattrs, stamp
+            )
         gone = isinstance(outcome, OSError) and outcome.errno == errno.ENOENT
         if isinstance(outcome, FileChangedError):
             self._problem("changed-kind", path, str(outcome))
@@ -214,12 +231,25 @@ class Storing:
         self._recorder.lose(path, known, gone=gone)
         return None
 
-    def finish(self) -> None:
-        """Wait until everything was read and is with the writer."""
+    def saved_link(self, status: AnyStatus) -> Optional[SavedFile]:
+        """Return what was saved of another path of a file, None if it has none or none was saved."""
+        return self._links.get((status.st_dev, status.st_ino)) if status.st_nlink > 1 else None
+
+    def plain_saver(self, on_problem: Callable[[str, bytes, str], None]) -> FileSaver:
+        """Return what saves a file whatever it is, and has its own problems."""
+        self._savers.append(FileSaver(self._source, self._writer, self._large.store, on_problem))
+        return self._savers[-1]
+
+    def settle(self) -> None:
+        """Wait until everything was read."""
         while self._readers.unfinished or self._postponed:
             self._take_found(wait=True)
             self._read_postponed()
         self._collect_windows()
+
+    def finish(self) -> None:
+        """Wait until everything was read and is with the writer."""
+        self.settle()
         self._readers.finish()
         for finding in self._readers.findings:
             self._problem(*finding)
@@ -253,7 +283,7 @@ class Storing:
     @property
     def read_bytes(self) -> int:
         """Bytes read so far."""
-        return self._saver.read_bytes + self._large.read_bytes + self._readers.read_bytes
+        return sum(saver.read_bytes for saver in self._savers) + self._large.read_bytes + self._readers.read_bytes
 
     def _take_all_found(self) -> None:
         """Record what there is, as between two blocks of a large file: results that wait take memory."""

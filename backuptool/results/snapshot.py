@@ -170,6 +170,7 @@ class SnapshotResult(Result):
         new_bytes: Bytes of contents that the repository did not have, before compression.
         stored_bytes: Bytes that these contents take in packs, after compression.
         elapsed_seconds: Wall time.
+        databases: SQLite databases that were captured in one state, whoever was using them.
         skipped: The files left out because of their size.
         problems: Files and directories that could not be saved, or changed while they were read.
     """
@@ -184,6 +185,7 @@ class SnapshotResult(Result):
     new_bytes: int
     stored_bytes: int
     elapsed_seconds: float
+    databases: tuple[str, ...] = ()
     skipped: tuple[SkippedFile, ...] = ()
     problems: tuple[Problem, ...] = ()
 

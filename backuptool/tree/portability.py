@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from functools import lru_cache
 
@@ -20,6 +21,7 @@ __all__ = [
     "list_xattrs",
     "next_data",
     "next_hole",
+    "open_files",
     "read_xattr",
     "remove_xattr",
     "user_name",
@@ -139,6 +141,22 @@ def descriptor_limit() -> int:
         return 512
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return limit if limit != resource.RLIM_INFINITY else 1 << 20
+
+
+def open_files() -> frozenset[tuple[int, int]]:
+    """Return (device, inode) of the regular files that this process has open; none where that cannot be known."""
+    found = set()
+    try:
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                status = os.fstat(int(name))
+            except OSError:
+                continue  # that of the listing, or one that another thread has closed
+            if stat.S_ISREG(status.st_mode):
+                found.add((status.st_dev, status.st_ino))
+    except OSError:  # pragma: no cover (not Linux)
+        pass
+    return frozenset(found)
 
 
 @lru_cache(maxsize=4096)

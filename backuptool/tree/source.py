@@ -16,6 +16,7 @@ from typing import Any, Callable, Iterator, Optional
 import attrs
 
 from ..errors import SourceError
+from .companions import Companions
 from .confined import ConfinedRoot, split
 from .exclusions import CACHE_TAG, CACHE_TAG_SIGNATURE, Exclusions
 from .metadata import AnyStatus, read_xattrs
@@ -94,6 +95,7 @@ class Source:
         on_error: Report,
         left_out: frozenset[tuple[int, int]] = frozenset(),
         left_out_names: frozenset[tuple[int, int, bytes]] = frozenset(),
+        companions: Optional[Companions] = None,
     ) -> Iterator[tuple[bytes, os.stat_result]]:
         """Yield (path, lstat) of the root and everything below, in byte order of the paths.
 
@@ -105,6 +107,7 @@ class Source:
             on_error: Called with the path of a directory or file that cannot be listed, and why.
             left_out: (device, inode) of files that are passed over without a word.
             left_out_names: (device and inode of a directory, name in it) that are passed over without a word.
+            companions: Takes note of files that belong to others; a directory's before anything in it comes.
         """
         patterns = exclusions.patterns
         limit = exclusions.larger_than
@@ -112,7 +115,7 @@ class Source:
         parents = {(device, inode) for device, inode, _ in left_out_names}
         listed = os.DirEntry
         yield b"", self.status
-        stack = [self._list(b"", None, self.status, exclusions, on_error)]
+        stack = [self._list(b"", None, self.status, exclusions, on_error, companions)]
         try:
             while stack:
                 frame = stack[-1]
@@ -124,7 +127,7 @@ class Source:
                         status = frame.directories.pop(name, None)
                         if status is not None:
                             child = prefix + name[:-1]
-                            stack.append(self._list(child, frame, status, exclusions, on_error))
+                            stack.append(self._list(child, frame, status, exclusions, on_error, companions))
                             descended = True
                             break
                         continue
@@ -165,6 +168,7 @@ class Source:
         status: os.stat_result,
         exclusions: Exclusions,
         on_error: Report,
+        companions: Optional[Companions],
     ) -> _Frame:
         """Return what is in a directory, sorted; empty, after a report, if it cannot be listed."""
         frame = _Frame(prefix=path + b"/" if path else b"", identity=(status.st_dev, status.st_ino))
@@ -185,6 +189,8 @@ class Source:
                 for entry in listing:
                     name = entry.name.encode(_ENCODING, "surrogateescape")
                     entries.append((name, entry))
+                    if companions is not None and name[-4:] in companions.endings:
+                        companions.note(frame.prefix, name)
                     if entry.is_dir(follow_symlinks=False):
                         entries.append((name + b"/", entry))
             if exclusions.markers or exclusions.caches:
@@ -306,6 +312,13 @@ class Source:
             raise FileChangedError("it became another kind of file while the tree was walked") from exc
         raise exc
 
+    def status_of(self, path: bytes) -> os.stat_result:
+        """Return the status of an entry as it is now; symlinks are not followed."""
+        if not HAS_DIR_FD:  # pragma: no cover (not Linux)
+            return os.lstat(os.path.join(self.root, path))
+        parent, name = split(path)
+        return os.stat(name or b".", dir_fd=self._confined.directory(parent), follow_symlinks=False)
+
     def read_link(self, path: bytes) -> bytes:
         """Return the target of a symlink."""
         if not HAS_DIR_FD:  # pragma: no cover (not Linux)
@@ -381,6 +394,10 @@ class OpenFile:
                 break
             filled += read
         return filled
+
+    def begins_with(self, magic: bytes) -> bool:
+        """Tell whether these are the first bytes; the position stays where it is."""
+        return os.pread(self.descriptor, len(magic), 0) == magic
 
     def rewind(self) -> None:
         """Begin again, with a fresh status."""
