@@ -27,9 +27,9 @@ from backuptool.storage.database import Database
 from .making import NAMES, make_scenario
 from .programme import Effort, Figures
 from .scenarios import Scenario, Trial
-from .tracing import CALLS, Call, Fail, Verdict, needs_tracing, run_traced
+from .tracing import CALLS, Call, Fail, Verdict, run_traced
 
-pytestmark = [pytest.mark.reliability, needs_tracing]
+pytestmark = [pytest.mark.reliability, pytest.mark.usefixtures("tracing")]
 
 _MAKING = frozenset({"mkdir", "mkdirat", "rename", "renameat", "renameat2", "link", "linkat", "symlinkat", "mknodat"})
 _WRITING = frozenset({"write", "pwrite64", "writev", "pwritev", "fallocate", "ftruncate", "fsync", "fdatasync"})

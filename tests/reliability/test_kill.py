@@ -32,9 +32,9 @@ from backuptool.tree.destination import Destination, Metadata
 from .making import NAMES, make_scenario
 from .programme import Effort, Figures
 from .scenarios import Scenario, Trial
-from .tracing import CALLS, Call, Kill, Verdict, needs_tracing, run_traced
+from .tracing import CALLS, Call, Kill, Verdict, run_traced
 
-pytestmark = [pytest.mark.reliability, needs_tracing]
+pytestmark = [pytest.mark.reliability, pytest.mark.usefixtures("tracing")]
 
 _SET_CHILD_SUBREAPER = 36
 

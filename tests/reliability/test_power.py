@@ -29,9 +29,9 @@ from backuptool.storage.database import Database
 
 from .disks import Disk, Operation, State, record
 from .programme import Effort, Figures
-from .tracing import Call, needs_tracing
+from .tracing import Call
 
-pytestmark = [pytest.mark.reliability, needs_tracing]
+pytestmark = [pytest.mark.reliability, pytest.mark.usefixtures("tracing")]
 
 Numbers = Tuple[int, ...]
 

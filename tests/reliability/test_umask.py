@@ -17,9 +17,9 @@ from conftest import write_tree
 from backuptool import Repository
 
 from .programme import Effort, Figures
-from .tracing import Call, needs_tracing, run_traced
+from .tracing import Call, run_traced
 
-pytestmark = [pytest.mark.reliability, needs_tracing]
+pytestmark = [pytest.mark.reliability, pytest.mark.usefixtures("tracing")]
 
 #: Calls that make something, name it, or change who may use it; and those that fill it.
 _CALLS: FrozenSet[str] = frozenset(

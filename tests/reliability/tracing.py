@@ -15,11 +15,10 @@ import platform
 import signal
 import struct
 import sys
+from functools import lru_cache
 from typing import Callable, Dict, FrozenSet, List, NamedTuple, Optional, Set, Tuple
 
-import pytest
-
-__all__ = ["CALLS", "Call", "Ended", "Fail", "Kill", "Verdict", "memory", "needs_tracing", "run_traced"]
+__all__ = ["CALLS", "Call", "Ended", "Fail", "Kill", "Verdict", "memory", "run_traced", "why_not"]
 
 _TABLES: Dict[str, Dict[str, int]] = {
     "x86_64": {
@@ -348,10 +347,11 @@ def _check(result: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def _can_trace() -> str:
+@lru_cache(maxsize=1)
+def why_not() -> str:
     """Return why processes cannot be traced here, "" if they can."""
-    if not CALLS:
-        return f"the numbers of the system calls of {platform.machine()} are not known"
+    if sys.platform != "linux" or not CALLS:
+        return f"the numbers of the system calls of {sys.platform} on {platform.machine()} are not known"
     met: List[str] = []
 
     def look(call: Call) -> Verdict:
@@ -370,8 +370,3 @@ def _can_trace() -> str:
     except OSError as exc:
         return f"processes cannot be traced: {exc}"
     return "" if ended == (errno.EIO, 1) and met else f"processes cannot be traced: {ended}, {met}"
-
-
-_reason = _can_trace() if sys.platform == "linux" else "only on Linux"
-
-needs_tracing = pytest.mark.skipif(bool(_reason), reason=_reason or "-")
