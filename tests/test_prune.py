@@ -6,14 +6,22 @@ import random
 import shutil
 import sqlite3
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import attrs
 import pyfastcdc
 import pytest
 from conftest import Clock, Entry, EveryEvent, entries, noise, restored, snapshot_watched, sql, write, write_tree
 
-from backuptool import CorruptionError, ProgressEvent, PruneResult, Repository, SnapshotNotFoundError
+from backuptool import (
+    CorruptionError,
+    ProgressEvent,
+    PruneResult,
+    Repository,
+    RetentionPolicy,
+    SnapshotNotFoundError,
+    SnapshotPinnedError,
+)
 from backuptool.operations.prune import prune
 from backuptool.storage.pool import ConnectionPool
 from backuptool.storage.schema import PAGE_SIZE
@@ -67,6 +75,7 @@ class Saved:
     """A snapshot as the model remembers it."""
 
     id: int
+    source: Path
     tree: Dict[bytes, Entry]
     size: int
     leaves: Dict[bytes, int]
@@ -81,6 +90,7 @@ class Model:
         self.repo = Repository(directory / "backups.db")
         self.sources = [write_tree(directory / name, {}) for name in ("first", "second")]
         self.saved: List[Saved] = []
+        self.pinned: Set[int] = set()
         self.checked = 0
 
     def snapshot(self, source: Path) -> None:
@@ -92,15 +102,39 @@ class Model:
         size = sum(len(entry.data) for entry in tree.values())
         result = self.repo.snapshot(source)
         assert result.problems == ()
-        self.saved.append(Saved(result.snapshot.id, tree, size, found))
+        self.saved.append(Saved(result.snapshot.id, source, tree, size, found))
         self.compare()
 
-    def prune(self, ids: Sequence[int]) -> None:
+    def pin(self, number: int) -> None:
+        """Pin a snapshot, or unpin it."""
+        self.pinned ^= {number}
+        assert self.repo.annotate(number, pinned=number in self.pinned).pinned == (number in self.pinned)
+
+    def keep_last(self, places: int) -> None:
+        """Prune by the simplest of the rules, and see that the plan says the same."""
+        policy = RetentionPolicy(last=places)
+        newest = {number for root in self.sources for number in self._numbers(root)[-places:]}
+        gone = [saved.id for saved in self.saved if saved.id not in newest | self.pinned]
+        plan = self.repo.plan_prune(policy)
+        assert [snapshot.id for snapshot in plan.removed] == gone
+        self.prune(gone, policy)
+        assert os.path.getsize(self.repo.path) == plan.repository_bytes
+
+    def _numbers(self, root: Path) -> List[int]:
+        return [saved.id for saved in self.saved if saved.source == root]
+
+    def prune(self, ids: Sequence[int], policy: Optional[RetentionPolicy] = None) -> None:
         before = fingerprint(self.repo.path)
-        planned = self.repo.prune(ids, dry_run=True)
+        if policy is None and self.pinned.intersection(ids):
+            with pytest.raises(SnapshotPinnedError):
+                self.repo.prune(ids)
+            assert fingerprint(self.repo.path) == before
+            ids = [number for number in ids if number not in self.pinned]
+        wanted = ids if policy is None else policy
+        planned = self.repo.prune(wanted, dry_run=True)
         assert fingerprint(self.repo.path) == before
         size_before = os.path.getsize(self.repo.path)
-        result = self.repo.prune(ids)
+        result = self.repo.prune(wanted)
         size_after = os.path.getsize(self.repo.path)
         assert result.freed_bytes == size_before - size_after
         assert result.repository_bytes == size_after
@@ -113,6 +147,7 @@ class Model:
         listed = self.repo.list() if os.path.exists(self.repo.path) else ()
         seen: Dict[bytes, int] = {}
         expected = []
+        assert {snapshot.id for snapshot in listed if snapshot.pinned} == self.pinned
         for saved in self.saved:
             new = {digest: size for digest, size in saved.leaves.items() if digest not in seen}
             seen.update(new)
@@ -174,6 +209,10 @@ def play(model: Model, steps: Sequence[Step]) -> None:
             kept = [saved.id for saved in model.saved]
             # The bits of two numbers choose: none, one, several.
             model.prune([number for position, number in enumerate(kept) if (data + 10 * name) >> (position % 5) & 1])
+        elif verb == "pin" and model.saved:
+            model.pin(model.saved[(data + 10 * name) % len(model.saved)].id)
+        elif verb == "keep last" and model.saved:
+            model.keep_last(1 + data % 4)
         elif verb == "prune newest" and model.saved:
             model.prune([model.saved[-1].id])
         elif verb == "prune oldest" and model.saved:
@@ -190,6 +229,8 @@ VERBS = [
     "prune",
     "prune newest",
     "prune oldest",
+    "pin",
+    "keep last",
 ]
 
 

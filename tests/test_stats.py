@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Set, Tuple
 import pytest
 from conftest import Clock, noise, sql, write, write_tree
 
-from backuptool import Repository, Stats
+from backuptool import Repository, RetentionPolicy, Stats
 from backuptool.cli import main
 
 MIB = 1 << 20
@@ -253,3 +253,25 @@ def test_the_command_shows_totals_snapshots_and_files(three: Repository, capsys:
         stats.most_changed_files[0],
     ):
         assert str(each).startswith(f"<{type(each).__name__} ")
+
+
+def test_a_source_says_when_it_was_last_proven(three: Repository, capsys: pytest.CaptureFixture[str]) -> None:
+    drill = three.drill(1).drill
+    other, tree = three.stats().sources
+    assert (other.drill, tree.drill) == (None, drill)
+    three.close()
+    assert main(["--db-path", three.path, "stats"]) == 0
+    assert "\n  last " in capsys.readouterr().out
+
+
+def test_a_notebook_shows_figures_and_decisions_as_tables(three: Repository) -> None:
+    page = three.stats()._repr_html_()
+    assert page.count("<tr>") == 1 + 5 + 2 + len(three.stats().largest_files) + len(three.stats().most_changed_files)
+    three.annotate(2, pinned=True, note="<b>")
+    plan = three.plan_prune(RetentionPolicy(last=1))
+    assert (
+        "<th style='text-align:left'>snapshot 2</th><td style='text-align:left'>kept: pinned</td>" in plan._repr_html_()
+    )
+    result = three.prune(plan)
+    assert "removed: last: 1 newer" in result._repr_html_()
+    assert "pinned, &lt;b&gt;" in three.list()._repr_html_()

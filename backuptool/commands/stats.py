@@ -8,7 +8,7 @@ from typing import Iterator, Sequence
 from backuptool import Repository, SnapshotStats, Stats, format_size, printable
 
 from .arguments import number_of, path
-from .phrases import count, exact_size, text_of
+from .phrases import count, drill_text, exact_size, text_of
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run"]
 
@@ -47,6 +47,7 @@ def as_text(stats: Stats, *, verbose: bool = False) -> str:
             f"{name}: {format_size(source.size_bytes)} as plain copies, {format_size(source.distinct_bytes)} distinct, "
             f"{format_size(source.stored_bytes)} stored"
         )
+        lines += [f"  last {drill_text(source.drill)}"] if source.drill else []
         wanted = (source.host, source.source)
         group = [each for each in stats.snapshots if (each.snapshot.host, each.snapshot.source) == wanted]
         lines += _table([_HEADING, *map(_row, group)])

@@ -5,17 +5,20 @@ Owns how sums by range and by snapshot become figures of the kept snapshots. The
 
 from __future__ import annotations
 
+import os
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Mapping, Optional, Sequence, Union
 
 import attrs
 
+from ..results.drill import Drill
 from ..results.stats import ChangedFile, LargestFile, PackStats, SnapshotStats, SourceStats, Stats
 from ..storage import catalog, records, statistics
 from ..storage.catalog import SnapshotRow
 from ..storage.database import Database
+from ..storage.drills import last_drills
 from .sources import Selection
 
 __all__ = ["stats"]
@@ -33,7 +36,7 @@ def stats(database: Database, selection: Selection, top: int) -> Stats:
         files = _Files(database, wanted, top)
         return Stats(
             snapshots=tuple(figures),
-            sources=tuple(_sources(figures)),
+            sources=tuple(_sources(figures, last_drills(database)[1])),
             size_bytes=sum(row.size for row in rows),
             contents=contents,
             contents_bytes=contents_bytes,
@@ -130,7 +133,7 @@ def _stored(database: Database) -> dict[int, int]:
     return stored
 
 
-def _sources(figures: Sequence[SnapshotStats]) -> list[SourceStats]:
+def _sources(figures: Sequence[SnapshotStats], drills: Mapping[tuple[str, bytes], Drill]) -> list[SourceStats]:
     groups: dict[tuple[str, str], list[SnapshotStats]] = defaultdict(list)
     for each in figures:
         groups[each.snapshot.host, each.snapshot.source].append(each)
@@ -143,6 +146,7 @@ def _sources(figures: Sequence[SnapshotStats]) -> list[SourceStats]:
             size_bytes=sum(each.snapshot.size_bytes for each in group),
             distinct_bytes=sum(each.snapshot.distinct_bytes for each in group),
             stored_bytes=sum(each.stored_bytes for each in group),
+            drill=drills.get((host, os.fsencode(source))),
         )
         for (host, source), group in sorted(groups.items())
     ]

@@ -56,6 +56,10 @@ class PrunePlan(Result):
         """The snapshots that would be removed."""
         return tuple(decision.snapshot for decision in self.decisions if not decision.kept)
 
+    def _rows(self) -> list[tuple[str, str]]:
+        rows = [("policy", repr(self.policy)), ("freed", _size(self.freed_bytes))]
+        return [*rows, ("repository afterwards", _size(self.repository_bytes)), *_decision_rows(self.decisions)]
+
     def _headline(self) -> str:
         text = f"keep {len(self.kept):,}, remove {count(len(self.removed), 'snapshot')}"
         return f"{text}, {format_size(self.freed_bytes)} freed" + problem_tail(0, self.problems)
@@ -93,6 +97,10 @@ class PruneResult(Result):
     elapsed_seconds: float
     problems: tuple[Problem, ...] = ()
 
+    def _rows(self) -> list[tuple[str, str]]:
+        others = [row for row in super()._rows() if row[0] not in ("decisions", "snapshots")]
+        return [*others, *_decision_rows(self.decisions)]
+
     def _headline(self) -> str:
         verb = "would remove" if self.dry_run else "removed"
         text = (
@@ -100,3 +108,15 @@ class PruneResult(Result):
             f"{format_size(self.freed_bytes)} freed"
         )
         return text + problem_tail(0, self.problems)
+
+
+def _decision_rows(decisions: tuple[Decision, ...]) -> list[tuple[str, str]]:
+    """Return the rows of a notebook table that tell what is kept, and why."""
+    return [
+        (f"snapshot {each.snapshot.id}", f"{'kept' if each.kept else 'removed'}: {', '.join(map(str, each.reasons))}")
+        for each in decisions
+    ]
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes:,} ({format_size(size_bytes)})"

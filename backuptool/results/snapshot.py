@@ -145,7 +145,7 @@ class SnapshotList(Result):
                     f"{snapshot.files:,}",
                     format_size(snapshot.size_bytes),
                     format_size(snapshot.distinct_bytes),
-                    snapshot.note,
+                    ", ".join(filter(None, [*_marks(snapshot), snapshot.note])),
                 )
             )
             + "</tr>"
@@ -153,6 +153,14 @@ class SnapshotList(Result):
         )
         caption = html.escape(self._headline())
         return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _marks(snapshot: Snapshot) -> Iterator[str]:
+    """Yield what is to be seen of a snapshot at a glance: that it is pinned, and what was alarming about it."""
+    if snapshot.pinned:
+        yield "pinned"
+    for alert in snapshot.alerts:
+        yield f"{alert.kind}: {alert}"
 
 
 @attrs.frozen(kw_only=True, repr=False)

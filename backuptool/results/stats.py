@@ -7,6 +7,7 @@ from typing import Any, Optional
 import attrs
 
 from .changes import Changes
+from .drill import Drill
 from .presentation import Result, count, format_size
 from .snapshot import Snapshot
 
@@ -63,6 +64,7 @@ class SourceStats(Result):
         size_bytes: Sum of their sizes: what plain copies would take.
         distinct_bytes: Sum of their distinct sizes: bytes of the contents that they were the first to have.
         stored_bytes: What these take in packs, after compression; see :class:`SnapshotStats`.
+        drill: The last restore of one of them for proof, None if there is none.
     """
 
     host: str
@@ -72,6 +74,7 @@ class SourceStats(Result):
     size_bytes: int
     distinct_bytes: int
     stored_bytes: int
+    drill: Optional[Drill] = None
 
     def _headline(self) -> str:
         return (
@@ -192,6 +195,11 @@ class Stats(Result):
         first = {(each.snapshot.host, each.snapshot.source): each for each in reversed(self.snapshots)}
         others = [each for each in self.snapshots if each not in first.values()]
         return tuple(sorted(others, key=lambda each: (-each.added_bytes - each.ended_bytes, each.snapshot.id)))
+
+    def _rows(self) -> list[tuple[str, str]]:
+        several = (self.snapshots, self.sources, self.largest_files, self.most_changed_files)
+        named = [(type(each).__name__, each._headline()) for group in several for each in group]
+        return [("packs", self.packs._headline()), *named]
 
     def _headline(self) -> str:
         return (

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
 
 from backuptool import (
     DEFAULT_MAX_FILE_SIZE,
+    Alert,
     BackuptoolError,
     CheckResult,
     ContentCorruptError,
@@ -18,15 +20,18 @@ from backuptool import (
     Problem,
     ProgressCallback,
     ProgressEvent,
+    PrunePlan,
     PruneResult,
     Repository,
     RepositoryError,
     RestoreResult,
+    RetentionPolicy,
     SkippedFile,
     Snapshot,
     SnapshotList,
     SnapshotNotFoundError,
     SnapshotResult,
+    Stats,
     UnsupportedFormatError,
     __version__,
     format_size,
@@ -76,6 +81,15 @@ def main(place: Path) -> int:
         problems: Tuple[Problem, ...] = restored.problems
         checked: CheckResult = repo.check(quick=not problems)
         pruned: PruneResult = repo.prune([newest.id], dry_run=True)
+        policy = RetentionPolicy(last=3, daily=7, within=timedelta(days=2), tags=("nightly",), max_bytes=1 << 40)
+        plans: Tuple[PrunePlan, ...] = repo.forecast([policy, RetentionPolicy()], host=snapshot.host)
+        reasons: List[str] = [reason.text for decision in plans[0].decisions for reason in decision.reasons]
+        applied: PruneResult = repo.prune(repo.plan_prune(policy))
+        pinned: bool = repo.annotate("latest", pinned=True, add_tags=["kept"]).pinned
+        stats: Stats = repo.stats(top=1)
+        exclusive: int = sum(each.exclusive_bytes for each in stats.snapshots)
+        alerts: Tuple[Alert, ...] = newest.alerts
+        print(reasons, applied.freed_bytes, pinned, exclusive, alerts, stats.packs.fill)
         print(json.dumps([newest.to_dict(), restored.to_dict(), checked.to_dict(), pruned.to_dict()]), len(sizes))
         print(f"{newest.time:%Y-%m-%d}", newest.tags, checked.ok, __version__, sorted(meter.seen), file=sys.stderr)
         try:
