@@ -387,7 +387,9 @@ def test_every_kind_of_problem_is_in_the_api_page() -> None:
     assert {"unreadable", "content-corrupt", "owner-not-restored"} <= kinds
     documented = set(
         re.findall(
-            r"^\| `([a-z-]+)` \| (?:snapshot|restore|prune|check|export|copy|drill)", read("docs/api.md"), re.MULTILINE
+            r"^\| `([a-z-]+)` \| (?:snapshot|restore|prune|check|import|export|copy|drill)",
+            read("docs/api.md"),
+            re.MULTILINE,
         )
     )
     assert documented == kinds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
@@ -324,3 +325,36 @@ def test_export_ends_with_3_if_something_is_not_in_the_stream(run: Runner) -> No
     assert told.code == 3
     assert told.err.count("backuptool: problem: content-corrupt: ") == 2
     assert len(told.out) == 10240
+
+
+# import
+
+
+def test_import_makes_a_snapshot_of_a_file_or_of_standard_input(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("export", "--output", "old.tar.zst")
+    told = run("import", "--input", "old.tar.zst", "--tag", "old", "--pin", "--host", "h", "--note", "n")
+    assert (told.code, told.err) == (0, "")
+    assert told.text.startswith("Snapshot 2 saved: old\n  2 files, 2.9 KiB: 2 new, 0 changed, 0 unchanged, 0 removed\n")
+    listed = run("list", "--source", "old", "--json").json["snapshots"]
+    assert [(each["id"], each["tags"], each["pinned"], each["note"]) for each in listed] == [(2, ["old"], True, "n")]
+    with open("old.tar.zst", "rb") as file:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.FileIO(file.fileno(), closefd=False))))
+        again = run("import", "--input", "-", "--source", "old", "--host", "h", "--include", "/docs/", "--json")
+    assert (again.json["unchanged_files"], again.json["removed_files"]) == (1, 1)
+
+
+def test_import_of_what_is_no_stream_ends_with_1(run: Runner, tmp_path: Path) -> None:
+    told = run("import", "--input", "tree/a.txt")
+    assert (told.code, told.out) == (1, b"")
+    assert told.err.startswith("backuptool: error: tree/a.txt is no tar stream, or damaged, at byte ")
+    assert len(run("list", "--json").json["snapshots"]) == 1
+
+
+def test_import_from_standard_input_needs_a_name_and_no_terminal(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = run("import", "--input", "-")
+    assert refused.code == 2
+    assert "say with --source" in refused.err
+    monkeypatch.setattr("backuptool.commands.importing.is_terminal", lambda stream: True)
+    refused = run("import", "--input", "-", "--source", "x")
+    assert refused.code == 1
+    assert "not read from a terminal" in refused.err

@@ -32,7 +32,7 @@ MYPY = ("--strict", "--follow-imports=silent", "--cache-dir", str(ROOT / ".mypy_
 
 METHODS = (
     *("snapshot", "list", "restore", "annotate", "prune", "plan_prune", "forecast", "stats", "check"),
-    *("drill", "copy", "export_tar"),
+    *("drill", "copy", "export_tar", "import_tar"),
 )
 
 
@@ -123,6 +123,7 @@ def test_every_public_method_documents_its_options() -> None:
         ("check", []),
         ("drill", ["snapshot"]),
         ("export_tar", ["snapshot", "destination"]),
+        ("import_tar", ["tar"]),
         ("copy", ["destination", "snapshots"]),
     ],
 )

@@ -25,6 +25,7 @@ COMMANDS = {
     "restore": "write a snapshot, or a part of it, into a directory",
     "annotate": "change the note, the tags or the pin of a snapshot",
     "prune": "remove snapshots and give back the space that only they use",
+    "import": "make a snapshot of a tar stream",
     "export": "write a snapshot, or a part of it, as a tar stream",
     "copy": "copy snapshots to another repository",
     "drill": "prove that a snapshot can be restored: restore it for trial, compare everything, record the outcome",
@@ -34,7 +35,7 @@ COMMANDS = {
 }
 
 #: Where a module is not called as its command.
-_MODULES = {"list": "listing"}
+_MODULES = {"list": "listing", "import": "importing"}
 
 
 def load(command: str) -> Any:

@@ -7,14 +7,27 @@ and hashed there. What a chunk is, is chunking's; which chunks are new is the wr
 from __future__ import annotations
 
 import hashlib
-from typing import Callable
+from typing import Callable, Iterator, Protocol
 
 from ..storage.chunking import Chunking, cut
 from ..storage.digest import hash_zeros
 from ..storage.writer import Content, ContentWriter, LargeContent
-from ..tree.source import OpenFile
 
-__all__ = ["LargeFiles"]
+__all__ = ["LargeFiles", "Readable"]
+
+
+class Readable(Protocol):
+    """A file as it is read from its beginning to its end: one of a tree, or one in a stream."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, holes included."""
+
+    def segments(self) -> Iterator[tuple[int, int]]:
+        """Yield (begin, end) of the data between the holes; what is read next begins there."""
+
+    def read_into(self, room: memoryview) -> int:
+        """Read on, as much as there is room for; fewer bytes mean that there are no more."""
 
 
 class LargeFiles:
@@ -35,12 +48,12 @@ class LargeFiles:
         self._chunking = chunking
         self._on_read = on_read
 
-    def store(self, file: OpenFile) -> Content:
+    def store(self, file: Readable) -> Content:
         """Store a file from its beginning; holes are neither read nor stored.
 
         The content is what was read: shorter than the file was if it is cut short meanwhile.
         """
-        size = file.status.st_size
+        size = file.size
         parts = LargeContent()
         whole = hashlib.sha256()
         position = 0
@@ -60,11 +73,11 @@ class LargeFiles:
             self._writer.wait_for_hash()
             hash_zeros(whole, end - begin)
 
-    def _store_segment(self, file: OpenFile, begin: int, end: int, parts: LargeContent, whole: hashlib._Hash) -> int:
+    def _store_segment(self, file: Readable, begin: int, end: int, parts: LargeContent, whole: hashlib._Hash) -> int:
         """Store the data between two holes; returns where it ended."""
         writer = self._writer
-        chunker = self._chunking.for_size(file.status.st_size)
-        largest_chunk = self._chunking.largest_chunk(file.status.st_size)
+        chunker = self._chunking.for_size(file.size)
+        largest_chunk = self._chunking.largest_chunk(file.size)
         position = stored = begin
         rest = b""  # what follows the last cut
         while True:

@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterator, Optional, Sequence
 import attrs
 
 from ..anomalies import HISTORY, judge
-from ..errors import CorruptionError, RepositoryLockedError
+from ..errors import RepositoryLockedError
 from ..progress import Reporter
 from ..results.changes import Alert, Changes
 from ..results.presentation import format_size
@@ -22,12 +22,12 @@ from ..results.problem import Problem
 from ..results.snapshot import SkippedFile, SnapshotResult
 from ..storage import catalog, records
 from ..storage.bases import Base, bases_of_files
-from ..storage.chunking import Chunking
 from ..storage.compression import DEFAULT, SETTINGS
 from ..storage.contents import ContentsVanishedError, reference
 from ..storage.database import Database
 from ..storage.digest import MODULUS, to_bytes
 from ..storage.pool import ConnectionPool
+from ..storage.settings import chunking_of
 from ..storage.spool import Spool
 from ..storage.writer import ContentWriter
 from ..tree.exclusions import Exclusions, read_pattern_file
@@ -170,7 +170,7 @@ class _Attempt:
             begin: When the operation began, by the monotonic clock.
             helpers: Number of processes that read beside this one, None for as many as pay.
         """
-        chunking = _chunking(self._database)
+        chunking = chunking_of(self._database)
         compression = self._options.compression
         most = self._options.most_helpers
         with ContentWriter(self._database, self._clock, compression) as writer, Readers(
@@ -405,18 +405,6 @@ def _is_within(path: bytes, others: set[bytes]) -> bool:
             return True
         path = path.rpartition(b"/")[0]
     return b"." in others
-
-
-def _chunking(database: Database) -> Chunking:
-    settings = database.query("SELECT name, value FROM settings")
-    try:
-        return Chunking.from_settings(
-            {name.decode(): value.decode() if isinstance(value, bytes) else value for name, value in settings}
-        )
-    except (AttributeError, ValueError) as exc:
-        raise CorruptionError(
-            f"the settings of {database.path} are damaged; run check to see what else is hit", database.path
-        ) from exc
 
 
 def _tree_digest(database: Database, snapshot: int) -> int:

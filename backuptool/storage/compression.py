@@ -25,6 +25,7 @@ __all__ = [
     "decompress",
     "salvage",
     "stream_compressor",
+    "zstd_module",
 ]
 
 ZSTD = "zstd"
@@ -100,7 +101,7 @@ _local = threading.local()  # compressors of each thread: sharing one between th
 
 
 @lru_cache(maxsize=1)
-def _zstd() -> Any:
+def zstd_module() -> Any:
     """Return the module that has zstd in this Python: 3.14 and newer, 3.9 to 3.13, 3.8."""
     for name in ("compression.zstd", "backports.zstd"):
         try:
@@ -111,7 +112,7 @@ def _zstd() -> Any:
 
 
 def _new_compressor(setting: Setting, base: Optional[bytes] = None) -> Any:
-    module = _zstd()
+    module = zstd_module()
     further = {"window_log": setting.window_log, "hash_log": setting.hash_log}
     options = {"compression_level": setting.level, "checksum_flag": 1}
     options.update({name: value for name, value in further.items() if value is not None})
@@ -211,7 +212,7 @@ def decompress(codec: str, data: bytes, size: int, base: Optional[bytes] = None)
         if len(data) != size:
             raise ContentCorruptError(f"a raw pack has {len(data)} bytes instead of {size}")
         return data
-    module = _zstd()
+    module = zstd_module()
     try:
         decompressor = _decompressor(codec, base)
         plain: bytes = decompressor.decompress(data, size + 1)
@@ -236,7 +237,7 @@ def salvage(codec: str, data: bytes, size: int, base: Optional[bytes] = None) ->
     """
     if codec == RAW:
         return data[:size]
-    module = _zstd()
+    module = zstd_module()
     pieces: list[bytes] = []
     found = 0
     try:
@@ -266,7 +267,7 @@ def _decompressor(codec: str, base: Optional[bytes]) -> Any:
     Raises:
         ContentCorruptError: There is no such codec, or no base for it.
     """
-    module = _zstd()
+    module = zstd_module()
     if codec == ZSTD:
         return module.ZstdDecompressor()
     if codec != ZSTD_BASE:

@@ -365,6 +365,11 @@ class OpenFile:
         self.descriptor = descriptor
         self.status = status
 
+    @property
+    def size(self) -> int:
+        """Bytes, before the first one was read."""
+        return self.status.st_size
+
     def __enter__(self) -> OpenFile:
         return self
 
