@@ -19,6 +19,7 @@ from .errors import (
     ContentMissingError,
     CorruptionError,
     NotARepositoryError,
+    PathNotFoundError,
     PatternError,
     PlanOutdatedError,
     RepositoryError,
@@ -31,16 +32,21 @@ from .errors import (
     SourceError,
     UnsafePathError,
     UnsupportedFormatError,
+    WrongKindError,
 )
 from .progress import ProgressCallback, ProgressEvent
-from .repository import DEFAULT_MAX_FILE_SIZE, Repository
+from .repository import DEFAULT_MAX_FILE_SIZE, Repository, SnapshotReference
 
 if typing.TYPE_CHECKING:
     from .results.changes import Alert, AlertKind, Changes
     from .results.check import CheckResult
     from .results.copy import CopiedSnapshot, CopyResult
+    from .results.diff import Diff, Difference
     from .results.drill import Drill, DrillResult
+    from .results.entry import Entry, Kind
     from .results.export import ExportResult, TarCompression
+    from .results.history import Aspect, FindResult, History, HistoryVersion, Version
+    from .results.listing import Listing
     from .results.presentation import Result, format_size, printable
     from .results.problem import Problem
     from .results.prune import PrunePlan, PruneResult
@@ -49,6 +55,7 @@ if typing.TYPE_CHECKING:
     from .results.snapshot import Compression, SkippedFile, Snapshot, SnapshotList, SnapshotResult
     from .results.stats import ChangedFile, LargestFile, PackStats, SnapshotStats, SourceStats, Stats
     from .retention import RetentionPolicy
+    from .snapshot_path import SnapshotPath
 
 __version__ = "0.1.0"
 
@@ -56,6 +63,7 @@ __all__ = [
     "DEFAULT_MAX_FILE_SIZE",
     "Alert",
     "AlertKind",
+    "Aspect",
     "BackuptoolError",
     "ChangedFile",
     "Changes",
@@ -67,13 +75,22 @@ __all__ = [
     "CopyResult",
     "CorruptionError",
     "Decision",
+    "Diff",
+    "Difference",
     "Drill",
     "DrillResult",
+    "Entry",
     "ExportResult",
+    "FindResult",
+    "History",
+    "HistoryVersion",
+    "Kind",
     "LargestFile",
+    "Listing",
     "NotARepositoryError",
     "OverwritePolicy",
     "PackStats",
+    "PathNotFoundError",
     "PatternError",
     "PlanOutdatedError",
     "Problem",
@@ -95,7 +112,9 @@ __all__ = [
     "Snapshot",
     "SnapshotList",
     "SnapshotNotFoundError",
+    "SnapshotPath",
     "SnapshotPinnedError",
+    "SnapshotReference",
     "SnapshotResult",
     "SnapshotStats",
     "SourceError",
@@ -104,6 +123,8 @@ __all__ = [
     "TarCompression",
     "UnsafePathError",
     "UnsupportedFormatError",
+    "Version",
+    "WrongKindError",
     "__version__",
     "format_size",
     "printable",
@@ -116,6 +137,10 @@ _HOMES = {
     "results.copy": ("CopiedSnapshot", "CopyResult"),
     "results.drill": ("Drill", "DrillResult"),
     "results.export": ("ExportResult", "TarCompression"),
+    "results.diff": ("Diff", "Difference"),
+    "results.entry": ("Entry", "Kind"),
+    "results.history": ("Aspect", "FindResult", "History", "HistoryVersion", "Version"),
+    "results.listing": ("Listing",),
     "results.presentation": ("Result", "format_size", "printable"),
     "results.problem": ("Problem",),
     "results.prune": ("PrunePlan", "PruneResult"),
@@ -124,6 +149,7 @@ _HOMES = {
     "results.snapshot": ("Compression", "SkippedFile", "Snapshot", "SnapshotList", "SnapshotResult"),
     "results.stats": ("ChangedFile", "LargestFile", "PackStats", "SnapshotStats", "SourceStats", "Stats"),
     "retention": ("RetentionPolicy",),
+    "snapshot_path": ("SnapshotPath",),
 }
 
 

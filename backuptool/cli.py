@@ -11,7 +11,7 @@ import contextlib
 import enum
 import os
 import sys
-from typing import Any, Iterable, Sequence, TextIO
+from typing import Any, Iterable, Iterator, Sequence, TextIO
 
 from backuptool import (
     BackuptoolError,
@@ -19,7 +19,6 @@ from backuptool import (
     RepositoryLockedError,
     RepositoryNotFoundError,
     Result,
-    SnapshotList,
     SnapshotResult,
     printable,
 )
@@ -28,6 +27,10 @@ from backuptool.commands.parser import build_parser
 from backuptool.commands.process import is_terminal
 
 __all__ = ["ExitCode", "main"]
+
+
+#: Characters that are written at a time where there are many lines.
+_PIECE = 1 << 16
 
 
 class ExitCode(enum.IntEnum):
@@ -63,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = options.db_path or _default_path()
         with Repository(path, lock_timeout=options.lock_timeout, max_helpers=options.max_helpers) as repository:
             result = command.run(repository, options)
-        return _report(result, command, options)
+            return _report(result, command, options)  # it may still be read from the repository
     except KeyboardInterrupt:
         _tell("interrupted", "the repository is sound; run the command again to finish what it began")
         return ExitCode.INTERRUPTED
@@ -95,10 +98,14 @@ def _report(result: Result, command: Any, options: argparse.Namespace) -> ExitCo
         import json
 
         _print(sys.stdout, json.dumps(result.to_dict(), indent=2) + "\n")  # in ASCII: lone surrogates survive
-    elif options.verbosity >= 0 or isinstance(result, SnapshotList):
-        text: str | Iterable[str] = command.as_text(result, verbose=verbose)
-        for part in (text,) if isinstance(text, str) else text:
-            _print(sys.stdout, part)
+    elif options.verbosity >= 0 or getattr(command, "IS_ANSWER", False):
+        pieces = command.as_bytes(result) if hasattr(command, "as_bytes") else None
+        if pieces is not None:
+            _write(pieces)
+        else:
+            text: str | Iterable[str] = command.as_text(result, verbose=verbose)
+            for part in (text,) if isinstance(text, str) else _gathered(text):
+                _print(sys.stdout, part)
     return ExitCode.PROBLEMS if problems or alerts else ExitCode.DONE
 
 
@@ -148,6 +155,32 @@ def _print(stream: TextIO | None, message: str) -> None:
         _abandon(stream)
         if not isinstance(error, BrokenPipeError):
             raise OSError(error.errno, error.strerror, stream.name) from error
+
+
+def _gathered(parts: Iterable[str]) -> Iterator[str]:
+    """Yield many lines as fewer pieces: each is written and flushed by itself."""
+    gathered: list[str] = []
+    size = 0
+    for part in parts:
+        gathered.append(part)
+        size += len(part)
+        if size >= _PIECE:
+            yield "".join(gathered)
+            gathered, size = [], 0
+    yield "".join(gathered)
+
+
+def _write(pieces: Iterable[bytes]) -> None:
+    """Write bytes as they are; a reader that went away is no error, and gets nothing more."""
+    stream = sys.stdout
+    if stream is None:  # the descriptor was closed before the process began
+        return
+    try:
+        for piece in pieces:
+            stream.buffer.write(piece)
+        stream.buffer.flush()
+    except BrokenPipeError:
+        _abandon(stream)
 
 
 def _abandon(stream: TextIO) -> None:

@@ -18,6 +18,8 @@ A single unreadable file or damaged content is no exception: it is a
     │  └─ ContentCorruptError          .content
     ├─ SnapshotNotFoundError           .reference .available
     ├─ SnapshotPinnedError             .snapshots
+    ├─ PathNotFoundError               .path .snapshot
+    ├─ WrongKindError                  .path .kind
     ├─ SourceError                     .path
     ├─ RestoreError                    .path
     │  └─ UnsafePathError
@@ -28,7 +30,8 @@ Every message names the thing and the next step.
 
 from __future__ import annotations
 
-from typing import Sequence, Union
+import errno
+from typing import Optional, Sequence, Union
 
 __all__ = [
     "BackuptoolError",
@@ -36,6 +39,7 @@ __all__ = [
     "ContentMissingError",
     "CorruptionError",
     "NotARepositoryError",
+    "PathNotFoundError",
     "PatternError",
     "PlanOutdatedError",
     "RepositoryError",
@@ -48,6 +52,7 @@ __all__ = [
     "SourceError",
     "UnsafePathError",
     "UnsupportedFormatError",
+    "WrongKindError",
 ]
 
 
@@ -164,6 +169,44 @@ class SnapshotPinnedError(BackuptoolError):
     def __init__(self, message: str, snapshots: Sequence[int]) -> None:
         super().__init__(message)
         self.snapshots = tuple(snapshots)
+
+
+class PathNotFoundError(BackuptoolError, FileNotFoundError):
+    """There is nothing at a path: in the snapshot that was asked, or in any. Also Python's FileNotFoundError.
+
+    Attributes:
+        path: What was asked for.
+        snapshot: The snapshot that was asked, None if all were.
+    """
+
+    def __init__(self, message: str, path: str, snapshot: Optional[int] = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.snapshot = snapshot
+
+    @property
+    def errno(self) -> int:  # type: ignore[override]
+        """ENOENT."""
+        return errno.ENOENT
+
+
+class WrongKindError(BackuptoolError, OSError):
+    """What a snapshot has at a path is of another kind than was asked for: a directory to be opened, say.
+
+    Attributes:
+        path: What was asked for.
+        kind: What it is, as in :attr:`backuptool.Entry.kind`.
+    """
+
+    def __init__(self, message: str, path: str, kind: str) -> None:
+        super().__init__(message)
+        self.path = path
+        self.kind = kind
+
+    @property
+    def errno(self) -> int:  # type: ignore[override]
+        """EISDIR of a directory, EINVAL of everything else."""
+        return errno.EISDIR if self.kind == "directory" else errno.EINVAL
 
 
 class SourceError(BackuptoolError):

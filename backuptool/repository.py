@@ -9,27 +9,40 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Iterator, Optional, Sequence, Union
 
 from .progress import ProgressCallback, Reporter
-from .storage.pool import ConnectionPool
+from .storage.pool import BorrowingDatabase, ConnectionPool
 
 if TYPE_CHECKING:
+    import datetime
+    import io
+
     from .results.check import CheckResult
     from .results.copy import CopyResult
+    from .results.diff import Diff, Difference
     from .results.drill import DrillResult
+    from .results.entry import Entry, Kind
     from .results.export import ExportResult, TarCompression
+    from .results.history import FindResult, History
+    from .results.listing import Listing
     from .results.prune import PrunePlan, PruneResult
     from .results.restore import OverwritePolicy, RestoreResult
     from .results.snapshot import Compression, Snapshot, SnapshotList, SnapshotResult
     from .results.stats import Stats
     from .retention import RetentionPolicy
+    from .snapshot_path import SnapshotPath
+    from .storage.opened import SharedReader
 
-__all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository"]
+__all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository", "SnapshotReference"]
 
 StrPath = Union[str, "os.PathLike[str]"]
 BytesPath = Union[StrPath, bytes, "os.PathLike[bytes]"]
 Progress = Union[ProgressCallback, bool, None]
+
+#: How a snapshot is named: by its number; ``"latest"``, or ``"latest~1"`` for the one before it of the same source;
+#: ``"latest:/home/you"`` or ``"latest:laptop:/home/you"`` for the newest one of a source; or as the Snapshot itself.
+SnapshotReference = Union[int, str, "Snapshot"]
 
 #: Files larger than this many bytes are skipped unless ``max_file_size`` says otherwise (1 GiB).
 DEFAULT_MAX_FILE_SIZE = 1 << 30
@@ -62,6 +75,7 @@ class Repository:
         self._lock_timeout = lock_timeout
         self._max_helpers = max_helpers
         self._pool = ConnectionPool(self._path, lock_timeout)
+        self._shared_reader: Optional[SharedReader] = None
 
     @property
     def path(self) -> str:
@@ -165,7 +179,7 @@ class Repository:
 
     def restore(
         self,
-        snapshot: Union[int, str],
+        snapshot: SnapshotReference,
         destination: BytesPath,
         *,
         include: Iterable[str] = (),
@@ -183,7 +197,7 @@ class Repository:
         symlinks in it.
 
         Args:
-            snapshot: A snapshot's number, or ``"latest"``.
+            snapshot: A snapshot's number, ``"latest"``, or another :data:`SnapshotReference`.
             destination: The directory; it is made if it is missing.
             include: Paths or patterns as in a .gitignore file; only what matches is restored.
             exclude: Paths or patterns of what is left out.
@@ -212,11 +226,11 @@ class Repository:
             most_helpers=self._max_helpers,
         )
         with Reporter(progress) as reporter, self._pool.reading() as database:
-            return restore(database, snapshot, options, reporter)
+            return restore(database, _reference(snapshot), options, reporter)
 
     def annotate(
         self,
-        snapshot: Union[int, str],
+        snapshot: SnapshotReference,
         *,
         note: Optional[str] = None,
         add_tags: Iterable[str] = (),
@@ -245,7 +259,7 @@ class Repository:
 
         words = {"add_tags": tuple(_strings(add_tags)), "remove_tags": tuple(_strings(remove_tags))}
         with self._pool.writing() as database:
-            return annotate(database, snapshot, note=note, pinned=pinned, clock=time.time_ns, **words)
+            return annotate(database, _reference(snapshot), note=note, pinned=pinned, clock=time.time_ns, **words)
 
     def prune(
         self,
@@ -377,6 +391,285 @@ class Repository:
         with Reporter(progress) as reporter, self._pool.reading(fresh=True) as database:
             return check(database, quick=quick, reporter=reporter, most_helpers=self._max_helpers)
 
+    def history(self, path: BytesPath, *, source: Optional[BytesPath] = None, host: Optional[str] = None) -> History:
+        """Return every version of a path: which snapshots have it, what changed, where it went and came from.
+
+        A rename or a move is recognised by the content: where it was under another path before, or is after.
+
+        Args:
+            path: Relative to the source; or, with a slash or ``~`` in front, a path of this machine that was saved.
+            source: Only in snapshots of this directory.
+            host: Only in snapshots taken on this machine.
+
+        Raises:
+            PathNotFoundError: It is a path of this machine, and nothing above it was ever saved.
+
+        Cost: one index look-up a source; for what moved, the changes between two neighbouring snapshots.
+        """
+        from .operations.history import history
+
+        with self._pool.reading() as database:
+            return history(database, _machine_path(path), root=_root(source), host=host)
+
+    def find(
+        self,
+        name: Optional[str] = None,
+        *,
+        path: Optional[str] = None,
+        regex: Optional[str] = None,
+        kind: Optional[Kind] = None,
+        larger_than: Optional[int] = None,
+        smaller_than: Optional[int] = None,
+        newer: Union[int, datetime.datetime, None] = None,
+        older: Union[int, datetime.datetime, None] = None,
+        sha256: Union[str, bytes, None] = None,
+        snapshot: Optional[SnapshotReference] = None,
+        source: Optional[BytesPath] = None,
+        host: Optional[str] = None,
+        limit: Optional[int] = None,
+    ) -> FindResult:
+        """Search all versions of all paths in all snapshots at once. What is asked for must all be met.
+
+        In patterns ``*`` stands for anything but a slash, ``**`` for anything, ``?`` for one character, ``[a-z]`` and
+        ``[!a-z]`` for one of a set. Case counts.
+
+        Args:
+            name: Pattern of the name, in whatever directory it is.
+            path: Pattern of the whole path, relative to the source.
+            regex: Regular expression that occurs in the path, relative to the source.
+            kind: What it is: ``"file"``, ``"directory"``, ``"symlink"`` …
+            larger_than: Only files above this many bytes.
+            smaller_than: Only files below this many bytes.
+            newer: Only what was modified then or later: ns since 1970 UTC, or a datetime, local if it has no zone.
+            older: Only what was modified then or earlier.
+            sha256: Only files with these bytes: 64 hex digits as ``sha256sum`` prints them, or 32 bytes.
+            snapshot: Only what this snapshot has.
+            source: Only in snapshots of this directory.
+            host: Only in snapshots taken on this machine.
+            limit: At most so many versions.
+
+        Raises:
+            PatternError: A pattern cannot be understood.
+            SnapshotNotFoundError: There is no such snapshot.
+            ValueError: There is no such kind, or that is no SHA-256.
+
+        Cost: one sweep over the versions in the catalog, whatever the number of snapshots: about 0.5 s for a million.
+        """
+        from .operations.find import FindOptions, find
+
+        options = FindOptions(
+            name=name,
+            path=path,
+            regex=regex,
+            kind=kind,
+            larger_than=larger_than,
+            smaller_than=smaller_than,
+            oldest_ns=_time_ns(newer),
+            newest_ns=_time_ns(older),
+            digest=_digest(sha256),
+            snapshot=None if snapshot is None else _reference(snapshot),
+            root=_root(source),
+            host=host,
+            limit=limit,
+        )
+        with self._pool.reading() as database:
+            return find(database, options)
+
+    def ls(self, snapshot: SnapshotReference, path: BytesPath = "", *, recursive: bool = False) -> Listing:
+        """Return what is in a directory of a snapshot; of a file, the file.
+
+        Args:
+            snapshot: A :data:`SnapshotReference`.
+            path: Relative to the source, or a path of this machine below it.
+            recursive: Everything below it.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot.
+            PathNotFoundError: There is no such path in it.
+
+        Cost: follows the entries of the directory; what is below its subdirectories is leapt over.
+        """
+        from .operations.ls import list_directory
+
+        with self._pool.reading() as database:
+            return list_directory(database, _reference(snapshot), _machine_path(path), recursive=recursive)
+
+    def walk(self, snapshot: SnapshotReference, path: BytesPath = "") -> Iterator[Entry]:
+        """Yield everything below a directory of a snapshot in byte order of the paths, in constant memory.
+
+        Args:
+            snapshot: A :data:`SnapshotReference`.
+            path: Relative to the source, or a path of this machine below it.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot, or it was pruned meanwhile.
+            PathNotFoundError: There is no such path in it.
+            WrongKindError: It is no directory.
+            CorruptionError: A row is damaged.
+        """
+        from .operations.ls import walk
+
+        return walk(self._database(), _reference(snapshot), _machine_path(path), recursive=True)
+
+    def open(self, snapshot: SnapshotReference, path: BytesPath) -> io.BufferedReader:
+        """Open a file of a snapshot for reading, where it is: nothing is restored.
+
+        The file can be sought in, and only the packs are read that what is asked for lies in. All files that are open
+        share one cache of 16 MiB of them, until :meth:`close`. Every byte was compared with a hash before it is given
+        out. It may stay open beside snapshots and prunes; once its snapshot is pruned, reading on may fail.
+
+        Args:
+            snapshot: A :data:`SnapshotReference`.
+            path: Relative to the source, or a path of this machine below it.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot.
+            PathNotFoundError: There is no such path in it.
+            WrongKindError: It is no regular file; symlinks are not followed.
+            ContentMissingError, ContentCorruptError: It cannot be given back. Reading may raise these as well.
+
+        Cost: three index look-ups; of a large file also the list of its parts, about 2 µs each.
+        """
+        from .operations.opening import open_file
+
+        return open_file(self._reader(), _reference(snapshot), _machine_path(path))
+
+    def tree(self, snapshot: SnapshotReference = "latest") -> SnapshotPath:
+        """Return the root of a snapshot as a path object, to be used like a :class:`pathlib.Path`.
+
+        Args:
+            snapshot: A :data:`SnapshotReference`; what ``"latest"`` means is decided now, not when it is used.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot.
+
+        Example:
+            >>> for path in repo.tree("latest").rglob("*.csv"):     # doctest: +SKIP
+            ...     print(path, path.read_text()[:20])
+        """
+        from .snapshot_path import SnapshotPath
+        from .storage.catalog import find_snapshot
+
+        with self._pool.reading() as database:
+            return SnapshotPath(self, find_snapshot(database, _reference(snapshot)).to_result())
+
+    def diff(self, old: SnapshotReference, new: Optional[SnapshotReference] = None, *, path: BytesPath = "") -> Diff:
+        """Return in what two snapshots differ: what was added, removed, changed and moved.
+
+        Args:
+            old: A :data:`SnapshotReference`.
+            new: Another one; by default the newest of the same source.
+            path: Only this file, or what is below this directory.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot.
+            PathNotFoundError: Neither has that path.
+
+        Cost: of one source, follows what changed between the two; of two sources, both trees are read.
+        """
+        from .operations.diff import diff
+
+        with self._pool.reading() as database:
+            return diff(database, _reference(old), None if new is None else _reference(new), _machine_path(path))
+
+    def iter_diff(
+        self, old: SnapshotReference, new: Optional[SnapshotReference] = None, *, path: BytesPath = ""
+    ) -> Iterator[Difference]:
+        """Yield what :meth:`diff` gathers, one by one: for differences that are too many for memory.
+
+        Args:
+            old: A :data:`SnapshotReference`.
+            new: Another one; by default the newest of the same source.
+            path: Only this file, or what is below this directory.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot, or it was pruned meanwhile.
+            PathNotFoundError: Neither has that path.
+            CorruptionError: A row is damaged.
+
+        Cost: as :meth:`diff`; the keys of what changed are kept in memory, about 250 bytes each.
+        """
+        from .operations.diff import differences
+
+        return differences(
+            self._database(), _reference(old), None if new is None else _reference(new), _machine_path(path)
+        )
+
+    def text_diff(
+        self,
+        old: SnapshotReference,
+        new: Optional[SnapshotReference],
+        path: BytesPath,
+        *,
+        context: int = 3,
+        max_bytes: int = 16 << 20,
+    ) -> str:
+        """Return how a text file changed between two snapshots, as a unified diff; ``""`` if it did not.
+
+        Where one of them does not have it, it counts as empty. Of files that are not text it only says that they
+        differ. Bytes that are not UTF-8 come as lone surrogates.
+
+        Args:
+            old: A :data:`SnapshotReference`.
+            new: Another one; None for the newest of the same source.
+            path: The file, relative to the source, or a path of this machine below it.
+            context: Lines shown around each change.
+            max_bytes: Larger files are not compared line by line.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot.
+            PathNotFoundError: Neither has that path.
+            WrongKindError: It is no regular file.
+            ContentMissingError, ContentCorruptError: It cannot be read.
+        """
+        from .operations.text_diff import text_diff
+
+        lines = text_diff(
+            self._reader(),
+            _reference(old),
+            None if new is None else _reference(new),
+            _machine_path(path),
+            context=context,
+            limit=max_bytes,
+        )
+        return "".join(f"{line}\n" for line in lines)
+
+    def compare(
+        self,
+        snapshot: SnapshotReference,
+        directory: BytesPath,
+        *,
+        content: bool = True,
+        exclude: Iterable[str] = (),
+        progress: Progress = None,
+    ) -> Diff:
+        """Compare a directory with a snapshot: what it has more, has not, or has otherwise.
+
+        A file that cannot be read is a problem in the result; the rest is compared. Nothing is changed.
+
+        Args:
+            snapshot: A :data:`SnapshotReference`; it is the old state, the directory the new one.
+            directory: The directory, be it the source or a restored copy.
+            content: Read every file and compare its hash. Without, a file of the same size counts as having the same
+                bytes, and only a time that differs hints at others.
+            exclude: Patterns of what is not compared, as in a .gitignore file, relative to the directory.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
+
+        Raises:
+            SnapshotNotFoundError: There is no such snapshot.
+            SourceError: The directory is missing, no directory, or cannot be listed.
+            PatternError: A pattern cannot be understood.
+
+        Cost: one lstat per entry; with ``content``, every file is read and hashed.
+        """
+        from .operations.compare import CompareOptions, compare
+
+        options = CompareOptions(
+            directory=os.path.expanduser(os.fsencode(directory)), content=content, exclude=tuple(_strings(exclude))
+        )
+        with Reporter(progress) as reporter, self._pool.reading() as database:
+            return compare(database, _reference(snapshot), options, reporter)
+
     def copy(
         self,
         destination: Union[StrPath, Repository],
@@ -434,7 +727,7 @@ class Repository:
 
     def export_tar(
         self,
-        snapshot: Union[int, str],
+        snapshot: SnapshotReference,
         destination: Union[BytesPath, BinaryIO],
         *,
         include: Iterable[str] = (),
@@ -482,7 +775,7 @@ class Repository:
         if not hasattr(destination, "write"):
             target = os.path.expanduser(os.fsencode(destination))
         with Reporter(progress) as reporter, self._pool.reading() as database:
-            return export(database, snapshot, target, options, reporter)
+            return export(database, _reference(snapshot), target, options, reporter)
 
     def import_tar(
         self,
@@ -550,7 +843,7 @@ class Repository:
 
     def drill(
         self,
-        snapshot: Union[int, str] = "latest",
+        snapshot: SnapshotReference = "latest",
         *,
         sample: Union[int, float, None] = None,
         scratch: Optional[BytesPath] = None,
@@ -590,11 +883,25 @@ class Repository:
             most_helpers=self._max_helpers,
         )
         with Reporter(progress) as reporter:
-            return drill(self._pool, snapshot, options, reporter, clock=time.time_ns)
+            return drill(self._pool, _reference(snapshot), options, reporter, clock=time.time_ns)
 
     def close(self) -> None:
         """Close the file. Using the repository afterwards opens it again."""
+        if self._shared_reader is not None:
+            self._shared_reader.forget()
         self._pool.close()
+
+    def _database(self) -> BorrowingDatabase:
+        """Return the repository for what outlives a call."""
+        return BorrowingDatabase(self._pool)
+
+    def _reader(self) -> SharedReader:
+        """Return what all files that are open read with."""
+        if self._shared_reader is None:
+            from .storage.opened import SharedReader
+
+            self._shared_reader = SharedReader(self._database())
+        return self._shared_reader
 
     def __enter__(self) -> Repository:
         return self
@@ -635,3 +942,44 @@ def _without_ending(path: bytes) -> bytes:
     for ending in (b".tar", b".tgz", b".tzst", b".txz", b".tbz2"):
         name = name[: -len(ending)] if name.endswith(ending) else name
     return name or os.path.basename(path)
+
+
+def _reference(snapshot: SnapshotReference) -> Union[int, str]:
+    """Return a reference to a snapshot without names that only this machine understands."""
+    if not isinstance(snapshot, (int, str)):
+        return snapshot.id
+    if isinstance(snapshot, str):
+        latest, colon, source = snapshot.partition(":")
+        if colon and source and ":" not in source.partition("/")[0]:  # else it names the machine
+            return f"{latest}:{os.fsdecode(_root(source) or b'')}"
+    return snapshot
+
+
+def _machine_path(path: BytesPath) -> bytes:
+    """Return a path with ``~`` and symlinks in the directories above it resolved, if it is one of this machine."""
+    given = os.fsencode(path)
+    if given.startswith(b"~/"):
+        given = os.path.expanduser(given)
+    if not os.path.isabs(given):
+        return given
+    parent, name = os.path.split(os.path.normpath(given))
+    return os.path.join(os.path.realpath(parent), name)
+
+
+def _time_ns(moment: Union[int, datetime.datetime, None]) -> Optional[int]:
+    if moment is None or isinstance(moment, int):
+        return moment
+    whole = moment.replace(microsecond=0).timestamp()
+    return int(whole) * 1_000_000_000 + moment.microsecond * 1000
+
+
+def _digest(sha256: Union[str, bytes, None]) -> Optional[bytes]:
+    if sha256 is None:
+        return None
+    try:
+        digest = bytes.fromhex(sha256) if isinstance(sha256, str) else sha256
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise ValueError(f"not a SHA-256 of 64 hex digits, or of 32 bytes: {sha256!r}")
+    return digest

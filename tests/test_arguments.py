@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 import pytest
 
 from backuptool import DEFAULT_MAX_FILE_SIZE
+from backuptool.commands import COMMANDS
 from backuptool.commands.arguments import parse_size
 from backuptool.commands.parser import build_parser
 
@@ -165,12 +167,10 @@ def test_arguments_quoted_in_messages_cannot_steer_the_terminal(capsys: pytest.C
     assert line.endswith(r"unrecognized arguments: \x1b[31m\u202ered\xff")
 
 
-@pytest.mark.parametrize("command", ["snapshot", "list", "restore", "prune", "check"])
+@pytest.mark.parametrize("command", [*COMMANDS])
 def test_the_help_of_every_command_shows_an_example_that_parses(
     capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    import shlex
-
     with pytest.raises(SystemExit) as end:
         parse(command, "--help")
     assert end.value.code == 0
@@ -184,5 +184,7 @@ def test_the_help_of_every_command_shows_an_example_that_parses(
 def test_the_examples_of_the_main_help_parse(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse("--help")
-    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("  backuptool ")]
-    assert [parse(*line[1:]).command for line in lines] == ["snapshot", "list", "restore", "prune", "check"]
+    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("  backuptool ")]
+    assert [parse(*line[1:]).command for line in lines] == [
+        *("snapshot", "list", "history", "find", "ls", "cat", "diff", "restore", "prune", "check"),
+    ]

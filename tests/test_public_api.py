@@ -32,6 +32,7 @@ MYPY = ("--strict", "--follow-imports=silent", "--cache-dir", str(ROOT / ".mypy_
 
 METHODS = (
     *("snapshot", "list", "restore", "annotate", "prune", "plan_prune", "forecast", "stats", "check"),
+    *("history", "find", "ls", "walk", "open", "tree", "diff", "iter_diff", "text_diff", "compare"),
     *("drill", "copy", "export_tar", "import_tar"),
 )
 
@@ -116,6 +117,16 @@ def test_every_public_method_documents_its_options() -> None:
         ("list", []),
         ("restore", ["snapshot", "destination"]),
         ("annotate", ["snapshot"]),
+        ("history", ["path"]),
+        ("find", ["name"]),
+        ("ls", ["snapshot", "path"]),
+        ("walk", ["snapshot", "path"]),
+        ("open", ["snapshot", "path"]),
+        ("tree", ["snapshot"]),
+        ("diff", ["old", "new"]),
+        ("iter_diff", ["old", "new"]),
+        ("text_diff", ["old", "new", "path"]),
+        ("compare", ["snapshot", "directory"]),
         ("prune", ["snapshots"]),
         ("plan_prune", ["policy"]),
         ("forecast", ["policies"]),

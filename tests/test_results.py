@@ -15,6 +15,13 @@ import pytest
 
 from backuptool import (
     CheckResult,
+    Diff,
+    Difference,
+    Entry,
+    FindResult,
+    History,
+    HistoryVersion,
+    Listing,
     Problem,
     PruneResult,
     RestoreResult,
@@ -22,6 +29,7 @@ from backuptool import (
     Snapshot,
     SnapshotList,
     SnapshotResult,
+    Version,
     format_size,
     printable,
 )
@@ -105,6 +113,63 @@ RESULTS: Tuple[Result, ...] = (
         problems=(PROBLEM,),
     ),
 )
+
+ENTRY = Entry(
+    path="dir/" + NASTY,
+    kind="file",
+    mode=0o644,
+    uid=1000,
+    gid=1000,
+    user=NASTY,
+    group="",
+    mtime_ns=1_743_348_645_999_999_999,
+    size_bytes=1536,
+    sha256="ab" * 32,
+)
+LINK = attrs.evolve(ENTRY, kind="symlink", size_bytes=0, sha256=None, target="to " + NASTY)
+VERSION = Version(
+    entry=ENTRY,
+    host="machine",
+    source="/home/" + NASTY,
+    first=1,
+    last=7,
+    first_ns=1_743_348_645_000_000_000,
+    last_ns=1_743_348_655_000_000_000,
+    current=True,
+)
+HISTORY_VERSION = HistoryVersion(
+    **{field.name: getattr(VERSION, field.name) for field in attrs.fields(Version)},
+    event="came-back",
+    changes=("content", "mtime"),
+    moved_from=(NASTY,),
+    removed_in=8,
+    moved_to=(NASTY,),
+)
+DIFFERENCE = Difference(status="moved", old=attrs.evolve(ENTRY, path="old " + NASTY), new=ENTRY, changes=("mode",))
+ADDED = Difference(status="added", old=None, new=LINK)
+REMOVED = Difference(status="removed", old=attrs.evolve(ENTRY, kind="directory", size_bytes=0), new=None)
+HISTORY = History(path=NASTY, versions=(HISTORY_VERSION,), problems=(PROBLEM,))
+FOUND = FindResult(versions=(VERSION, VERSION), limited=True, problems=(PROBLEM,))
+LISTING = Listing(snapshot=SNAPSHOT, path="dir", entries=(ENTRY, LINK), problems=(PROBLEM,))
+DIFF = Diff(
+    old=SNAPSHOT,
+    new=None,
+    directory="/home/" + NASTY,
+    path="dir",
+    differences=(DIFFERENCE, ADDED, REMOVED),
+    added_files=1,
+    removed_files=2,
+    changed_files=3,
+    moved_files=4,
+    changed_directories=5,
+    added_bytes=6,
+    removed_bytes=7,
+    changed_bytes=8,
+    read_files=9,
+    read_bytes=10,
+    problems=(PROBLEM,),
+)
+RESULTS += (ENTRY, LINK, VERSION, HISTORY_VERSION, DIFFERENCE, ADDED, REMOVED, HISTORY, FOUND, LISTING, DIFF)
 
 each_result = pytest.mark.parametrize("result", RESULTS, ids=lambda result: type(result).__name__)
 
@@ -281,6 +346,44 @@ def test_an_empty_list_of_snapshots_is_shown_too() -> None:
 )
 def test_the_repr_says_what_was_done(result: Result, text: str) -> None:
     assert repr(result) == text
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (ENTRY, f"<Entry -rw-r--r-- dir/{NASTY_PRINTED}, 1.5 KiB, 2025-03-30 15:30:45>"),
+        (LINK, f"<Entry lrw-r--r-- dir/{NASTY_PRINTED}, 2025-03-30 15:30:45 -> to {NASTY_PRINTED}>"),
+        (VERSION, f"<Version 1 to 7: -rw-r--r-- dir/{NASTY_PRINTED}, 1.5 KiB, 2025-03-30 15:30:45>"),
+        (DIFFERENCE, f"<Difference moved dir/{NASTY_PRINTED} from old {NASTY_PRINTED} (mode)>"),
+        (ADDED, f"<Difference added dir/{NASTY_PRINTED}>"),
+        (HISTORY, f"<History {NASTY_PRINTED}: 1 version, 1 problem>"),
+        (FOUND, "<FindResult 2 versions of 1 path, and more, 1 problem>"),
+        (LISTING, "<Listing dir in 7: 2 entries, 1.5 KiB, 1 problem>"),
+        (
+            DIFF,
+            f"<Diff 7 to /home/{NASTY_PRINTED}: 1 added (6 B), 2 removed (7 B), 3 changed (8 B), 4 moved, 1 problem>",
+        ),
+    ],
+)
+def test_the_repr_says_what_was_read(result: Result, text: str) -> None:
+    assert repr(result) == text
+
+
+@pytest.mark.parametrize("result", [HISTORY, FOUND, LISTING, DIFF], ids=lambda result: type(result).__name__)
+def test_what_was_read_is_a_sequence_and_a_table_with_a_row_for_each(result: History) -> None:
+    assert list(result) == [result[index] for index in range(len(result))]
+    assert Page(result._repr_html_()).tags.count("tr") == len(result) + 1
+
+
+def test_an_entry_tells_its_name_and_its_time() -> None:
+    assert attrs.evolve(ENTRY, path="a/b.txt").name == "b.txt"
+    assert (ENTRY.time.isoformat(), VERSION.first_time.second, VERSION.last_time.second) == (
+        "2025-03-30T15:30:45.999999+00:00",
+        45,
+        55,
+    )
+    assert FOUND.paths == (ENTRY.path,)
+    assert (DIFF.identical, DIFF.to_dict()["identical"]) == (False, False)
 
 
 def test_the_table_of_a_result_has_a_row_for_each_figure_that_is_not_zero() -> None:

@@ -8,6 +8,11 @@ Owns which commands there are. Each module has these names:
   ``argparse.ArgumentTypeError``.
 - ``as_text(result, *, verbose)``: returns the result as text, or yields it line by line where it may be long.
 
+and these, if they are needed:
+
+- ``IS_ANSWER = True``: the result is what was asked for, and no summary: it is printed with ``--quiet`` as well.
+- ``as_bytes(result)``: yields what is written as it is, or returns None if it is text after all.
+
 Printing it, JSON and exit codes are left to ``cli``.
 """
 
@@ -22,6 +27,11 @@ __all__ = ["COMMANDS", "load"]
 COMMANDS = {
     "snapshot": "save the present state of a directory; the first one creates the repository",
     "list": "show the snapshots and their sizes",
+    "history": "show every version of a file: which snapshots have it, and what changed",
+    "find": "search all snapshots at once by name, path, size, time or hash",
+    "ls": "show what is in a directory of a snapshot",
+    "cat": "write a file of a snapshot to standard output",
+    "diff": "show in what two snapshots differ, or a snapshot and a directory",
     "restore": "write a snapshot, or a part of it, into a directory",
     "annotate": "change the note, the tags or the pin of a snapshot",
     "prune": "remove snapshots and give back the space that only they use",

@@ -12,6 +12,7 @@ from typing import Any
 
 __all__ = [
     "SEVERAL",
+    "moment",
     "number",
     "number_of",
     "parse_size",
@@ -62,8 +63,11 @@ def number(argument: str) -> int:
 
 
 def reference(argument: str) -> int | str:
-    """Return the number of a snapshot, or the word ``latest``."""
-    return argument if argument == "latest" else number(argument)
+    """Return the number of a snapshot, or what is counted back from the newest one.
+
+    ``latest``, ``latest~1``, ``latest:/home/you``, ``latest:laptop:/home/you``.
+    """
+    return argument if re.fullmatch("latest(~[0-9]{1,9})?(:.+)?", argument, re.DOTALL) else number(argument)
 
 
 def size(argument: str) -> int:
@@ -113,3 +117,20 @@ def seconds(argument: str) -> float:
     if re.fullmatch(r"[0-9]{1,6}(\.[0-9]*)?", argument) is None:
         raise argparse.ArgumentTypeError(f"not a number of seconds: {argument!r}")
     return float(argument)
+
+
+#: Seconds in what a span of time may be given in.
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def moment(argument: str) -> datetime.datetime:
+    """Return the local time that ``2025-03-30``, ``2025-03-30 15:30``, or ``36h`` (so long ago) stands for."""
+    span = re.fullmatch("([0-9]{1,6})([smhdw])", argument)
+    try:
+        if span is not None:
+            return datetime.datetime.now() - datetime.timedelta(seconds=int(span.group(1)) * _UNITS[span.group(2)])
+        if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2})?)?", argument):
+            return datetime.datetime.fromisoformat(argument)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"not a time like 2025-03-30, '2025-03-30 15:30' or 7d: {argument!r}")

@@ -10,9 +10,11 @@ from backuptool import Repository, Snapshot, SnapshotList, printable
 from .arguments import path
 from .phrases import details, drill_text, text_of
 
-__all__ = ["EXAMPLE", "add_options", "as_text", "run"]
+__all__ = ["EXAMPLE", "IS_ANSWER", "add_options", "as_text", "run"]
 
 EXAMPLE = "backuptool --db-path /mnt/disk/backups.db list"
+
+IS_ANSWER = True
 
 #: The columns of the table and the least number of characters each takes.
 _COLUMNS = (("SNAPSHOT ID", 13), ("TIMESTAMP", 26), ("SIZE", 11), ("DISTINCT SIZE", 15))

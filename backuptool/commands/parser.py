@@ -39,6 +39,11 @@ def build_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
 examples:
   backuptool snapshot --target-directory ~/photos
   backuptool list
+  backuptool history todo.txt
+  backuptool find '*.pdf'
+  backuptool ls drafts
+  backuptool cat drafts/plan.txt
+  backuptool diff 1 2
   backuptool restore --snapshot-number latest --output-directory /tmp/photos
   backuptool prune --keep-daily 7 --keep-monthly 12
   backuptool check

@@ -5,6 +5,7 @@ Owns what the texts of several commands have in common.
 
 from __future__ import annotations
 
+import datetime
 from typing import Sequence
 
 from backuptool import Drill, Problem, Snapshot, format_size, printable
@@ -19,6 +20,9 @@ __all__ = [
     "problem_count",
     "problem_text",
     "snapshot_numbers",
+    "snapshot_range",
+    "source_name",
+    "stamp",
     "text_of",
 ]
 
@@ -83,6 +87,21 @@ def snapshot_numbers(ids: Sequence[int]) -> str:
     if not ids:
         return ""
     return f"{'snapshot' if len(ids) == 1 else 'snapshots'} {', '.join(str(number) for number in ids)}"
+
+
+def snapshot_range(first: int, last: int) -> str:
+    """Return ``3``, or ``3 to 7``."""
+    return f"{first}" if first == last else f"{first} to {last}"
+
+
+def source_name(host: str, source: str) -> str:
+    """Return a source in one line."""
+    return printable(f"{host}:{source}")
+
+
+def stamp(moment: datetime.datetime) -> str:
+    """Return a time as a table shows it: to the second."""
+    return moment.replace(tzinfo=None, microsecond=0).isoformat(sep=" ")
 
 
 def exact_size(size_bytes: int) -> str:

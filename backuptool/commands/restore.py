@@ -23,7 +23,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N|latest",
         type=reference,
         required=True,
-        help="the snapshot, as numbered by list, or the word latest",
+        help="the snapshot, as numbered by list, or the word latest; latest:DIRECTORY is the newest one of that",
     )
     made = "where to; it is made if it does not exist"
     option("--output-directory", metavar="DIRECTORY", type=path, required=True, help=made)

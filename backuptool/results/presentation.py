@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import datetime
 import html
-from typing import Any, Mapping, Optional
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
 import attrs
 
-__all__ = ["Result", "count", "format_size", "local_time", "printable"]
+__all__ = ["Result", "count", "format_size", "html_table", "local_time", "printable"]
 
 
 def format_size(size_bytes: int) -> str:
@@ -111,6 +111,17 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key}={item}" for key, item in value.items())
     return str(value)
+
+
+def html_table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table for a notebook."""
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    body = "".join(
+        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(printable(cell))}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    title = html.escape(printable(caption))
+    return f"<table><caption>{title}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def local_time(time_ns: int, zone: Optional[datetime.tzinfo] = None) -> datetime.datetime:

@@ -19,17 +19,21 @@ from ..results.snapshot import Snapshot
 from .database import Database
 from .digest import FileVersion, snapshot_digest
 from .records import alerts_of
+from .references import Latest, parse_reference
 
 if TYPE_CHECKING:
     from .contents import ContentLocation
 
 __all__ = [
+    "PAGE",
     "STORED_COLUMNS",
+    "VERSION_COLUMNS",
     "CatalogFile",
     "SnapshotRow",
     "VersionRow",
     "close_versions",
     "current_files",
+    "file_version",
     "files_of",
     "find_snapshot",
     "heirs",
@@ -51,9 +55,10 @@ __all__ = [
 ]
 
 #: Rows read at a time. A page takes a few ms, and no lock is held between pages.
-_PAGE = 4096
+PAGE = 4096
 
-_VERSION_COLUMNS = (
+#: What :func:`file_version` takes, of ``files AS f`` joined with ``contents AS c``.
+VERSION_COLUMNS = (
     "f.path, f.kind, f.mode, f.uid, f.gid, f.user, f.grp, f.mtime_ns, f.size, c.hash, f.sparse, f.rdev, f.target, "
     "f.xattrs, f.link"
 )
@@ -180,24 +185,43 @@ def snapshot_rows(
 
 
 def find_snapshot(database: Database, reference: int | str) -> SnapshotRow:
-    """Return a snapshot by number, or the newest for ``"latest"``.
+    """Return a snapshot by number, or counted back from the newest one; see :mod:`.references`.
 
     Raises:
         SnapshotNotFoundError: There is none; the message lists those there are.
     """
-    number: Optional[int] = None
-    if reference == "latest":
-        number = database.value("SELECT max(id) FROM snapshots")
-    elif isinstance(reference, str) and reference.isascii() and reference.isdigit() and len(reference) < 20:
-        number = int(reference)
-    elif isinstance(reference, int) and not isinstance(reference, bool):
-        number = reference
+    number = parse_reference(reference)
+    if isinstance(number, Latest):
+        number = _counted_back(database, number)
     if number is not None and -(1 << 63) <= number < 1 << 63:
         rows = _select_snapshots(database, "WHERE n.id = ?", (number,))
         if rows:
             return _snapshot_row(rows[0], database.path)
     available = [row[0] for row in database.query("SELECT id FROM snapshots ORDER BY id")]
     raise SnapshotNotFoundError(_not_found(reference, available), reference, available)
+
+
+def _counted_back(database: Database, latest: Latest) -> Optional[int]:
+    """Return the number of a snapshot that is counted back from the newest one."""
+    if latest.root is None:
+        newest = database.value("SELECT max(id) FROM snapshots")
+        if latest.back == 0 or newest is None:
+            return None if newest is None else int(newest)
+        sources, parameters = "(SELECT source FROM snapshots WHERE id = ?)", [newest]
+    else:
+        sources, parameters = "(SELECT id FROM sources WHERE root = CAST(? AS TEXT)", [latest.root]
+        if latest.host is not None:
+            sources += " AND host = CAST(? AS TEXT)"
+            parameters.append(latest.host.encode("utf-8", "surrogateescape"))
+        sources += ")"
+    # Of several machines with this source, it is that of the newest one.
+    found = database.value(
+        "SELECT id FROM snapshots WHERE source = "
+        f"(SELECT source FROM snapshots WHERE source IN {sources} ORDER BY id DESC LIMIT 1) "
+        "ORDER BY id DESC LIMIT 1 OFFSET ?",
+        (*parameters, latest.back),
+    )
+    return None if found is None else int(found)
 
 
 def _not_found(reference: int | str, available: Sequence[int]) -> str:
@@ -317,12 +341,12 @@ def current_files(database: Database, source: Optional[int]) -> Iterator[Any]:
         "SELECT path, kind, size, mtime_ns, ctime_ns, inode, mode, first FROM files "
         "WHERE source = ? AND path {} CAST(? AS TEXT) AND path < x'' AND last IS NULL ORDER BY path LIMIT ?"
     )
-    rows = database.query(sql.format(">="), (source, b"", _PAGE))
+    rows = database.query(sql.format(">="), (source, b"", PAGE))
     while rows:
         if {*map(type, map(itemgetter(0), rows))} != {bytes}:
             raise CorruptionError(f"a path in the repository {database.path} is none; run check", database.path)
         yield from rows
-        rows = database.query(sql.format(">"), (source, rows[-1][0], _PAGE)) if len(rows) == _PAGE else []
+        rows = database.query(sql.format(">"), (source, rows[-1][0], PAGE)) if len(rows) == PAGE else []
 
 
 def load_versions(
@@ -330,12 +354,12 @@ def load_versions(
 ) -> Iterator[tuple[FileVersion, int, Optional[int]]]:
     """Yield (version, first, content id) of the current versions of paths. One index look-up each."""
     sql = (
-        f"SELECT {_VERSION_COLUMNS}, f.first, f.content FROM files AS f LEFT JOIN contents AS c ON c.id = f.content "
+        f"SELECT {VERSION_COLUMNS}, f.first, f.content FROM files AS f LEFT JOIN contents AS c ON c.id = f.content "
         "WHERE f.source = ? AND f.path = CAST(? AS TEXT) AND f.last IS NULL"
     )
     for path in paths:
         for row in database.query(sql, (source, path)):
-            version = _file_version(row)
+            version = file_version(row)
             if version.kind == b"?":
                 shown = path.decode("utf-8", "surrogateescape")
                 raise CorruptionError(f"the row of {shown} in the repository is damaged; run check", database.path)
@@ -374,7 +398,7 @@ def _are_sound(rows: Sequence[Sequence[Any]]) -> bool:
     return all(types.issuperset(map(type, column)) for types, column in zip(_COLUMN_TYPES, columns))
 
 
-def _file_version(row: Sequence[Any]) -> FileVersion:
+def file_version(row: Sequence[Any]) -> FileVersion:
     """Return a version; a damaged row gives one of the unknown kind ``?``."""
     if tuple(map(type, row[:15])) in _VERSION_TYPES:
         return FileVersion._make(row[:15])
@@ -383,14 +407,14 @@ def _file_version(row: Sequence[Any]) -> FileVersion:
 
 
 #: What :func:`stored_file` takes.
-STORED_COLUMNS = f"{_VERSION_COLUMNS}, c.id, c.size, c.pack, c.offset"
+STORED_COLUMNS = f"{VERSION_COLUMNS}, c.id, c.size, c.pack, c.offset"
 
 
 def stored_file(row: Sequence[Any]) -> CatalogFile:
     """Return the file that a row with the columns ``STORED_COLUMNS`` is; of the kind ``?`` if the row is damaged."""
     from .contents import ContentLocation  # imported here: listing snapshots needs no packs
 
-    version = _file_version(row)
+    version = file_version(row)
     content, size, pack, offset = row[15:19]
     typed = (type(content), type(size), type(pack), type(offset)) in _LOCATION_TYPES
     if version.hash is None or not typed:
@@ -398,32 +422,41 @@ def stored_file(row: Sequence[Any]) -> CatalogFile:
     return CatalogFile(version, ContentLocation(content, version.hash, size, pack, offset))
 
 
-def files_of(database: Database, snapshot: SnapshotRow) -> Iterator[CatalogFile]:
+def files_of(
+    database: Database, snapshot: SnapshotRow, begin: bytes = b"", end: Optional[bytes] = None
+) -> Iterator[CatalogFile]:
     """Yield the files of a snapshot in byte order of their paths. Read in pages.
 
     One whose row is damaged is of the kind ``?``. A path that is no text but a blob is left out: these sort behind all
     texts, and a page would begin with them again and again. ``check`` names them.
+
+    Args:
+        begin: Only paths from here on.
+        end: Only paths before this one.
     """
     from .contents import ContentLocation  # imported here: listing snapshots needs no packs
 
     sql = (
-        f"SELECT {_VERSION_COLUMNS}, c.id, c.size, c.pack, c.offset FROM files AS f "
+        f"SELECT {VERSION_COLUMNS}, c.id, c.size, c.pack, c.offset FROM files AS f "
         "LEFT JOIN contents AS c ON c.id = f.content WHERE f.source = ? AND f.path {} CAST(? AS TEXT) AND f.path < x'' "
-        "AND f.first <= ? AND (f.last IS NULL OR f.last >= ?) ORDER BY f.path LIMIT ?"
+        "AND f.first <= ? AND (f.last IS NULL OR f.last >= ?) {} ORDER BY f.path LIMIT ?"
     )
-    after, comparison = b"", ">="
+    bound, ends = ("", ()) if end is None else ("AND f.path < CAST(? AS TEXT)", (end,))
+    after, comparison = begin, ">="
     while True:
-        rows = database.query(sql.format(comparison), (snapshot.source, after, snapshot.id, snapshot.id, _PAGE))
+        rows = database.query(
+            sql.format(comparison, bound), (snapshot.source, after, snapshot.id, snapshot.id, *ends, PAGE)
+        )
         sound = _are_sound(rows)
         for row in rows:
-            version = FileVersion._make(row[:15]) if sound else _file_version(row)
+            version = FileVersion._make(row[:15]) if sound else file_version(row)
             location = None
             if version.hash is not None:
                 content, size, pack, offset = row[15:]
                 if (type(content), type(size), type(pack), type(offset)) in _LOCATION_TYPES:
                     location = ContentLocation(content, version.hash, size, pack, offset)
             yield CatalogFile(version, location)
-        if len(rows) < _PAGE:
+        if len(rows) < PAGE:
             break
         after, comparison = rows[-1][0], ">"
     find_snapshot(database, snapshot.id)  # pruned meanwhile, its files would have ended too early

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager
-from typing import Iterator
+from typing import Any, Iterator, Sequence
 
 from ..errors import BackuptoolError, RepositoryNotWritableError
 from .chunking import CHUNKING
 from .database import Database, FormatChangedError
 from .schema import FORMAT
 
-__all__ = ["ConnectionPool"]
+__all__ = ["BorrowingDatabase", "ConnectionPool"]
 
 _abandoned: list[Database] = []  # connections of a parent process: closing them would drop the parent's locks
 
@@ -126,6 +126,26 @@ class ConnectionPool:
             self._idle = []
             self._guard = threading.Lock()
             self._process = os.getpid()
+
+
+class BorrowingDatabase(Database):
+    """A repository that is asked now and then: each query borrows a connection, and nothing stays open in between.
+
+    For what lives longer than one operation, such as an open file. There are queries alone; each sees the state of its
+    moment.
+
+    Args:
+        pool: Who lends connections.
+    """
+
+    def __init__(self, pool: ConnectionPool) -> None:
+        self.path = pool.path
+        self._pool = pool
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Run a statement and return all its rows."""
+        with self._pool.reading() as database:
+            return database.query(sql, parameters)
 
 
 def _settings() -> list[tuple[str, object]]:

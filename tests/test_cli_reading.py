@@ -1,0 +1,261 @@
+"""The commands that look into snapshots: history, find, ls, cat, diff."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import List
+
+import pytest
+from conftest import noise, sql, write
+from test_cli import ESCAPE, ESCAPED, Runner, command, environment, place, run  # noqa: F401
+
+import backuptool.cli
+from backuptool.commands.arguments import moment
+
+
+@pytest.fixture
+def history(run: Runner, place: Path) -> Path:  # noqa: F811
+    """Three snapshots in which a file changes, moves and is gone."""
+    source = place / "source"
+    write(source / "a.txt", b"first\n")
+    write(source / "sub" / "kept.bin", b"\0\xff")
+    os.symlink("a.txt", source / "link")
+    assert run("-q", "snapshot", "--target-directory", "source", "--host", "laptop").code == 0
+    write(source / "a.txt", b"first\nsecond\n")
+    assert run("-q", "snapshot", "--target-directory", "source", "--host", "laptop").code == 0
+    (source / "a.txt").rename(source / "sub" / "b.txt")
+    assert run("-q", "snapshot", "--target-directory", "source", "--host", "laptop").code == 0
+    return source
+
+
+def shape(text: str) -> List[str]:
+    """Lines with one space in place of several, and times by a letter."""
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "T", text)
+    return [re.sub(" +", " ", line).strip() for line in text.splitlines()]
+
+
+def test_history_shows_versions_changes_and_moves(run: Runner, history: Path) -> None:  # noqa: F811
+    assert shape(run("history", "a.txt").out) == [
+        f"laptop:{history}",
+        "SNAPSHOTS FIRST TAKEN SIZE MODIFIED WHAT",
+        "1 T 6 T came",
+        "2 T 13 T changed: content, mtime",
+        "3 gone, its content is in sub/b.txt",
+    ]
+    assert shape(run("history", str(history / "sub" / "b.txt")).out)[2:] == ["3 T 13 T came, from a.txt"]
+    assert shape(run("history", "link", "-v").out)[2:] == ["1 to 3 T symlink T came", "a.txt"]
+    assert len(shape(run("-v", "history", "a.txt").out)[3]) == 64
+    nothing = run("history", "nothing")
+    assert (nothing.code, nothing.out) == (3, "")
+    assert "problem: nothing-found: nothing: no snapshot has nothing" in nothing.err
+
+
+def test_find_shows_each_version_once(run: Runner, history: Path) -> None:  # noqa: F811
+    assert shape(run("find", "*.txt").out) == [f"laptop:{history}", "1 6 T a.txt", "2 13 T a.txt", "3 13 T sub/b.txt"]
+    assert shape(run("find", "--kind", "symlink", "-v").out)[1:] == ["1 to 3 symlink T link", "a.txt"]
+    assert shape(run("find", "--path", "sub/*", "--smaller-than", "10").out)[1:] == ["1 to 3 2 T sub/kept.bin"]
+    assert shape(run("find", "--regex", "^s", "--snapshot-number", "latest~2", "--larger-than", "1").out)[1:] == [
+        "1 to 3 2 T sub/kept.bin"
+    ]
+    assert shape(run("find", "*.txt", "--limit", "1").out)[-1] == "and more: --limit was reached"
+    assert run("find", "*.txt", "--newer", "1d").out == ""
+    assert run("find", "*.txt", "--older", "2001-01-01", "--source", "source", "--host", "laptop").out == ""
+    digest = "dd1d7ed1c7d92e12bfef3b7ee3d4a72a0dab8a6ecd6cdf51ec2e29bd5e0a0e11"
+    assert run("find", "--sha256", digest).out == ""
+    assert run("find", "--sha256", "short").code == 1
+
+
+def test_ls_shows_what_is_there(run: Runner, history: Path) -> None:  # noqa: F811
+    lines = shape(run("ls", "--snapshot-number", "1").out)
+    assert [line.split(" ", 3)[-1] for line in lines] == ["6 T a.txt", "- T link -> a.txt", "- T sub/"]
+    assert [line[:10] for line in lines] == ["-rw-r--r--", "lrwxrwxrwx", "drwxr-xr-x"]
+    assert [line.split()[-1] for line in shape(run("ls", "sub").out)] == ["sub/b.txt", "sub/kept.bin"]
+    assert len(shape(run("ls", "--recursive").out)) == 4
+    assert len(shape(run("ls", "sub/b.txt", "-v").out)[0].split()[-1]) == 64
+    missing = run("ls", "nothing")
+    assert (missing.code, missing.out) == (1, "")
+    assert "there is no nothing in snapshot 3" in missing.err
+
+
+def test_cat_writes_the_bytes_as_they_are(
+    run: Runner,  # noqa: F811
+    history: Path,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    capsysbinary.readouterr()
+    arguments = ["cat", "sub/kept.bin", str(history / "a.txt"), "--snapshot-number", "2"]
+    for options in ([], ["-q"], ["-v"]):
+        assert backuptool.cli.main([*arguments, *options]) == 0
+        assert capsysbinary.readouterr().out == b"\0\xfffirst\nsecond\n"
+    document = run(*arguments, "--json").json
+    assert [os.fsencode(file["text"]) for file in document["files"]] == [b"\0\xff", b"first\nsecond\n"]
+    assert [file["path"] for file in document["files"]] == ["sub/kept.bin", "a.txt"]
+    wrong = run("cat", "a.txt", "sub", "--snapshot-number", "1")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "sub is a directory; only a file can be opened" in wrong.err
+
+
+def test_diff_shows_what_differs(run: Runner, history: Path) -> None:  # noqa: F811
+    last = ["moved a.txt -> sub/b.txt", "Snapshot 2 to snapshot 3:"]
+    figures = "0 added, 0 B; 0 removed, 0 B; 0 changed, 0 B; 1 moved"
+    assert shape(run("diff").out) == shape(run("diff", "2").out) == shape(run("diff", "2", "3").out) == [*last, figures]
+    assert shape(run("diff", "-v").out)[0] == "changed ./ (mtime)"
+    assert shape(run("diff", "1", "2").out)[0] == "changed a.txt (content, mtime)"
+    assert shape(run("diff", "1", "--path", "sub").out)[0] == "added sub/b.txt"
+    assert run("diff", "1", "--json").json["moved_files"] == 0
+
+
+def test_diff_compares_with_a_directory(run: Runner, history: Path) -> None:  # noqa: F811
+    write(history / "new.tmp", b"new")
+    (history / "sub" / "kept.bin").chmod(0)
+    outcome = run("diff", "--directory", "source")
+    assert outcome.code == 0
+    assert shape(outcome.out) == [
+        "added new.tmp",
+        "changed sub/kept.bin (mode)",
+        f"Snapshot 3 to {history}:",
+        "1 added, 3 B; 0 removed, 0 B; 1 changed, 0 B; 0 moved",
+        "2 files read and compared, 15 B",
+    ]
+    quick = run("diff", "3", "--directory", "source", "--quick", "--exclude", "*.tmp").out
+    assert shape(quick)[0] == "changed sub/kept.bin (mode)"
+    assert shape(quick)[-1] == "0 files read and compared, 0 B"
+    assert "leave the second one out" in run("diff", "1", "2", "--directory", "source").err
+    assert run("diff", "--directory", "source", "--text", "a.txt").code == 2
+
+
+def test_diff_of_lines_is_exact_in_a_pipe_and_safe_on_a_terminal(
+    run: Runner,  # noqa: F811
+    history: Path,
+    capsysbinary: pytest.CaptureFixture[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write(history / "odd", b"a\t\\\x1b[31m\xff\n")
+    run("-q", "snapshot", "--target-directory", "source", "--host", "laptop")
+    capsysbinary.readouterr()
+    assert backuptool.cli.main(["diff", "--text", "odd"]) == 0
+    assert capsysbinary.readouterr().out == b"--- /dev/null\n+++ 4/odd\n@@ -0,0 +1 @@\n+a\t\\\x1b[31m\xff\n"
+    monkeypatch.setattr("backuptool.commands.diff.is_terminal", lambda stream: True)
+    assert run("diff", "--text", "odd").out.splitlines()[-1] == "+a\t\\\\\\x1b[31m\\xff"
+    assert run("diff", "--text", "odd", "--json").json["text"].endswith("+a\t\\\x1b[31m\udcff\n")
+
+
+def test_names_cannot_steer_the_terminal(run: Runner, place: Path) -> None:  # noqa: F811
+    source = place / ("source" + ESCAPE)
+    write(source / ("name" + ESCAPE), b"x")
+    (source / ("link" + ESCAPE)).symlink_to("to" + ESCAPE)
+    assert run("-q", "snapshot", "--target-directory", str(source), "--host", "h" + ESCAPE).code == 0
+    write(source / ("name" + ESCAPE), b"y")
+    assert run("-q", "snapshot", "--target-directory", str(source), "--host", "h" + ESCAPE).code == 0
+    for arguments in (
+        ["history", "name" + ESCAPE, "-v"],
+        ["find", "-v"],
+        ["ls", "-v"],
+        ["diff", "1", "2"],
+        ["diff", "--directory", str(source)],
+    ):
+        outcome = run(*arguments)
+        assert outcome.code == 0
+        assert ESCAPED in outcome.out
+        assert "\x1b" not in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys"),
+    [
+        (["history", "a.txt"], {"path", "versions", "problems"}),
+        (["find", "*.txt"], {"versions", "paths", "limited", "problems"}),
+        (["ls"], {"snapshot", "path", "entries", "problems"}),
+        (["diff", "1", "3"], {"old", "new", "differences", "identical", "added_files"}),
+        (["diff", "--directory", "source"], {"directory", "read_files", "identical"}),
+    ],
+)
+def test_with_json_standard_output_is_one_document(
+    run: Runner,  # noqa: F811
+    history: Path,
+    arguments: List[str],
+    keys: set[str],
+) -> None:
+    outcome = run(*arguments, "--json", "-q")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.isascii()
+    assert keys <= set(outcome.json)
+
+
+def test_what_was_asked_for_is_printed_quietly_too(run: Runner, history: Path) -> None:  # noqa: F811
+    for arguments in (["history", "a.txt"], ["find"], ["ls"], ["diff"], ["list"]):
+        assert run(*arguments, "-q").out == run(*arguments).out != ""
+
+
+@pytest.mark.parametrize("arguments", [["cat", "large"], ["find"], ["ls"], ["diff"]])
+def test_a_reader_that_goes_away_is_no_error(place: Path, arguments: List[str]) -> None:  # noqa: F811
+    write(place / "source" / "large", noise(3 << 20))
+    with backuptool.Repository("backups.db") as repo:
+        repo.snapshot("source")
+        for number in range(3000):
+            (place / "source" / f"{number}{'x' * 100}").touch()
+        repo.snapshot("source")
+    with subprocess.Popen(
+        command(*arguments), env=environment(), cwd=place, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(10)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+def test_a_full_disk_is_an_error(place: Path, history: Path) -> None:  # noqa: F811
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command("cat", "sub/b.txt"), env=environment(), cwd=place, stdout=full, stderr=subprocess.PIPE, check=False
+        )
+    assert done.returncode == 1
+    assert b"No space left on device" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_a_closed_standard_output_takes_nothing(
+    history: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert backuptool.cli.main(["cat", "sub/b.txt"]) == 0
+
+
+def test_damage_found_while_writing_is_an_error(run: Runner, history: Path) -> None:  # noqa: F811
+    sql("backups.db", "UPDATE packs SET data = zeroblob(length(data))")
+    outcome = run("cat", "sub/b.txt")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "is damaged" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2025-03-30", datetime.datetime(2025, 3, 30)),
+        ("2025-03-30 15:30", datetime.datetime(2025, 3, 30, 15, 30)),
+        ("2025-03-30T15:30:45", datetime.datetime(2025, 3, 30, 15, 30, 45)),
+    ],
+)
+def test_times_are_local(text: str, expected: datetime.datetime) -> None:
+    assert moment(text) == expected
+
+
+def test_spans_are_times_ago() -> None:
+    for text, seconds in (("90s", 90), ("2m", 120), ("36h", 36 * 3600), ("7d", 7 * 86400), ("2w", 14 * 86400)):
+        ago = (datetime.datetime.now() - moment(text)).total_seconds()
+        assert abs(ago - seconds) < 60
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2025-13-01", "7", "7y", "2025", "999999w"])
+def test_what_is_no_time_is_wrong_usage(run: Runner, text: str) -> None:  # noqa: F811
+    outcome = run("find", "--newer", text)
+    assert outcome.code == 2
+    assert "not a time like 2025-03-30" in outcome.err
