@@ -17,7 +17,7 @@ from trees import differences, make_every_kind, make_sparse_file, random_bytes
 import backuptool
 from backuptool import CopyResult, CorruptionError, ProgressEvent, Repository, RepositoryError, SnapshotNotFoundError
 from backuptool.operations import carrying
-from backuptool.storage import unpacking
+from backuptool.storage import transfer, unpacking
 from backuptool.storage.digest import layout_entry
 
 
@@ -100,7 +100,11 @@ def damage_content(repo: Repository, path: str) -> None:
 # What arrives.
 
 
-def test_everything_arrives_as_it_was(repo: Repository, other: Repository, history: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("page", [4096, 3])
+def test_everything_arrives_as_it_was(
+    repo: Repository, other: Repository, history: Path, tmp_path: Path, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "_PAGE", page)
     result = repo.copy(other)
     assert result.problems == ()
     assert (result.copied_snapshots, result.present_snapshots) == (4, 0)

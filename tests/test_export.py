@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -190,6 +191,22 @@ def test_a_hole_takes_no_room_in_the_stream(repo: Repository, tmp_path: Path) ->
     assert (tmp_path / "out" / "small").read_bytes() == (source / "small").read_bytes()
 
 
+def test_holes_of_a_content_are_zeros_in_a_file_that_has_none(repo: Repository, tmp_path: Path) -> None:
+    """Two files with the same bytes share a content, whichever of them has holes."""
+    source = tmp_path / "source"
+    source.mkdir()
+    make_sparse_file(source / "sparse", 3 << 20, [(1 << 20, b"x" * 5000), ((3 << 20) - 1, b"y")])
+    repo.snapshot(source)
+    write(source / "written", (source / "sparse").read_bytes())
+    repo.snapshot(source)
+    result = repo.export_tar(2, tmp_path / "a.tar")
+    assert 3 << 20 < result.tar_bytes < (3 << 20) + 50_000
+    extract(tmp_path / "a.tar", tmp_path / "out")
+    assert (tmp_path / "out" / "written").read_bytes() == (tmp_path / "out" / "sparse").read_bytes()
+    assert (tmp_path / "out" / "written").read_bytes() == (source / "sparse").read_bytes()
+    assert (tmp_path / "out" / "sparse").stat().st_blocks < (tmp_path / "out" / "written").stat().st_blocks
+
+
 def test_a_socket_is_a_problem_and_nothing_else_suffers(repo: Repository, tmp_path: Path, tree: Path) -> None:
     os.mknod(tree / "socket", stat.S_IFSOCK | 0o600)
     repo.snapshot(tree)
@@ -318,6 +335,23 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(repo: Repository, tmp_pat
         repo.export_tar(1, tmp_path / "a.tar", progress=lambda event: write(tmp_path / "a.tar", b"precious"))
     assert (tmp_path / "a.tar").read_bytes() == b"precious"
     assert not (tmp_path / ".backuptool-a.tar.part").exists()
+
+
+def test_where_there_are_no_hard_links_a_file_takes_its_name_all_the_same(
+    repo: Repository, tmp_path: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo.snapshot(tree)
+
+    def link(*paths: object) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(os, "link", link)
+    repo.export_tar(1, tmp_path / "a.tar")
+    assert tarfile.is_tarfile(tmp_path / "a.tar")
+    with pytest.raises(RestoreError, match="exists"):
+        repo.export_tar(1, tmp_path / "b.tar", progress=lambda event: write(tmp_path / "b.tar", b"precious"))
+    assert (tmp_path / "b.tar").read_bytes() == b"precious"
+    assert sorted(os.listdir(tmp_path)) == ["a.tar", "b.tar", "backups.db", "tree"]
 
 
 def test_errors_name_what_is_wrong(repo: Repository, tmp_path: Path, tree: Path) -> None:
