@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Iterator, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
 from .progress import ProgressCallback, Reporter
 from .storage.pool import BorrowingDatabase, ConnectionPool
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import datetime
     import io
 
+    from .operations.given import Given
     from .results.check import CheckResult
     from .results.copy import CopyResult
     from .results.diff import Diff, Difference
@@ -159,6 +160,61 @@ class Repository:
         )
         with Reporter(progress) as reporter:
             return snapshot(self._pool, options, reporter, clock=time.time_ns)
+
+    def snapshot_files(
+        self,
+        files: Mapping[str, Given],
+        name: str,
+        *,
+        compression: Compression = "balanced",
+        note: str = "",
+        tags: Iterable[str] = (),
+        pinned: bool = False,
+        host: Optional[str] = None,
+        progress: Progress = None,
+    ) -> SnapshotResult:
+        """Save files that are given one by one: from memory, from streams, by path. All of them are saved, or none.
+
+        They are a source of their own, which has a name in place of a directory: ``list`` shows ``files:NAME``. What
+        its last snapshot has and is not given any more counts as removed. Bytes that are stored already are not stored
+        again, whatever source had them; memory does not depend on the size of a stream.
+
+        Args:
+            files: For each path (relative, with ``/`` between names) its bytes, a binary file object that is read from
+                where it is to its end, or the path of a file. A file with a path is saved with its mode, owner, time
+                and attributes, symlinks are followed; one without is readable by its owner alone, and has the time of
+                the first snapshot that has these bytes.
+            name: Name of the source. With the host it is what a snapshot is compared with.
+            compression: How hard what is new is compressed, as in :meth:`snapshot`.
+            note: Free text kept with the snapshot.
+            tags: Words kept with the snapshot.
+            pinned: Whether it is to be removed only after it was unpinned (:meth:`annotate`).
+            host: Name of the machine, by default its host name.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
+
+        Raises:
+            SourceError: A file cannot be read; no snapshot is saved. What a file object raises otherwise comes through.
+            ValueError: There are no files, a path or the name is none, or there is no such compression.
+            TypeError: Something is neither bytes, nor a binary file, nor a path.
+            RepositoryError: The repository cannot be opened or written to.
+
+        Cost: each file is read and hashed once; what is new is compressed.
+        """
+        import socket
+
+        from .operations.files import FilesOptions, files_root, given_files, snapshot_files
+
+        options = FilesOptions(
+            files=given_files(files),
+            root=files_root(name),
+            compression=compression,
+            note=note,
+            tags=tuple(sorted(set(_strings(tags)))),
+            pinned=pinned,
+            host=socket.gethostname() if host is None else host,
+        )
+        with Reporter(progress) as reporter:
+            return snapshot_files(self._pool, options, reporter, clock=time.time_ns)
 
     def list(
         self, *, source: Optional[BytesPath] = None, host: Optional[str] = None, tag: Optional[str] = None
@@ -924,7 +980,7 @@ def _root(source: Optional[BytesPath]) -> Optional[bytes]:
     if source is None:
         return None
     path = os.path.expanduser(os.fsencode(source))
-    if b"/" not in path and not os.path.lexists(path):  # a word that means nothing here
+    if path.startswith(b"files:") or (b"/" not in path and not os.path.lexists(path)):  # a word that means nothing here
         return path
     return os.path.realpath(path)
 

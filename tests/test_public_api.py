@@ -31,7 +31,7 @@ PROGRAM = Path(__file__).resolve().parent / "data" / "user_program.py"
 MYPY = ("--strict", "--follow-imports=silent", "--cache-dir", str(ROOT / ".mypy_cache"))
 
 METHODS = (
-    *("snapshot", "list", "restore", "annotate", "prune", "plan_prune", "forecast", "stats", "check"),
+    *("snapshot", "snapshot_files", "list", "restore", "annotate", "prune", "plan_prune", "forecast", "stats", "check"),
     *("history", "find", "ls", "walk", "open", "tree", "diff", "iter_diff", "text_diff", "compare"),
     *("drill", "copy", "export_tar", "import_tar"),
 )
@@ -114,6 +114,7 @@ def test_every_public_method_documents_its_options() -> None:
     [
         ("__init__", ["path"]),
         ("snapshot", ["source"]),
+        ("snapshot_files", ["files", "name"]),
         ("list", []),
         ("restore", ["snapshot", "destination"]),
         ("annotate", ["snapshot"]),

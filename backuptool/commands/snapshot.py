@@ -7,6 +7,7 @@ import argparse
 from backuptool import DEFAULT_MAX_FILE_SIZE, Repository, SkippedFile, SnapshotResult, format_size, printable
 
 from .arguments import SEVERAL, path, size, size_or_none
+from .output import stream
 from .phrases import count, details, duration, problem_count, text_of
 from .process import give_memory_back, wants_bar
 
@@ -18,7 +19,15 @@ EXAMPLE = "backuptool snapshot --target-directory ~/photos --exclude '*.tmp' --n
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
-    option("--target-directory", metavar="DIRECTORY", type=path, required=True, help="the directory to save")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--target-directory", metavar="DIRECTORY", type=path, help="the directory to save")
+    what.add_argument("--stdin", metavar="NAME", type=path, help="save standard input as a file of this name")
+    option(
+        "output_of",
+        metavar="COMMAND",
+        nargs="*",
+        help="with --stdin, behind --: save what this command prints; if it fails, there is no snapshot",
+    )
     option(
         "--exclude",
         metavar="PATTERN",
@@ -74,6 +83,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
     """Make the call."""
     give_memory_back()
+    if options.stdin is not None:
+        return _run_stream(repository, options)
+    if options.output_of:
+        raise argparse.ArgumentTypeError(f"{options.output_of[0]}: a command is run only with --stdin NAME")
     return repository.snapshot(
         options.target_directory,
         exclude=options.exclude,
@@ -91,6 +104,27 @@ def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
         host=options.host,
         progress=wants_bar(options),
     )
+
+
+def _run_stream(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
+    """Save standard input, or what a command prints."""
+    for option in ("exclude", "exclude_from", "exclude_if_present", "exclude_caches", "one_file_system"):
+        if getattr(options, option):
+            raise argparse.ArgumentTypeError(f"--{option.replace('_', '-')} selects files of a directory, not --stdin")
+    try:
+        with stream(options.output_of) as output:
+            return repository.snapshot_files(
+                {options.stdin: output},
+                name=options.stdin,
+                compression=options.compression,
+                note=options.note,
+                tags=options.tag,
+                pinned=options.pin,
+                host=options.host,
+                progress=wants_bar(options),
+            )
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def as_text(result: SnapshotResult, *, verbose: bool = False) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "next_data",
     "next_hole",
     "open_files",
+    "own_numbers",
     "read_xattr",
     "remove_xattr",
     "user_name",
@@ -141,6 +142,13 @@ def descriptor_limit() -> int:
         return 512
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return limit if limit != resource.RLIM_INFINITY else 1 << 20
+
+
+def own_numbers() -> tuple[int, int]:
+    """Return the user and the group that new files of this process belong to."""
+    if hasattr(os, "geteuid"):
+        return os.geteuid(), os.getegid()
+    return 0, 0  # pragma: no cover (not Linux)
 
 
 def open_files() -> frozenset[tuple[int, int]]:
