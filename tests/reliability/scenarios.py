@@ -101,7 +101,10 @@ class Trial:
             sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
             if self.helpers:  # as if there were enough to do for them
                 reading._MANY_FILES, writing._FEW = 1, 0
-            return main(arguments)
+            code = main(arguments)
+            lines = self.printed("stderr").splitlines()
+            alerted = bool(lines) and all(line.startswith("backuptool: alert: ") for line in lines)
+            return 0 if code == 3 and alerted else int(code)  # trees of random bytes look like encrypted ones
 
         return run
 

@@ -194,7 +194,7 @@ def run(effort: Effort) -> Figures:
     figures = Figures()
     for name in [name for name in NAMES if effort.scenario in ("", name)]:
         scenario = make_scenario(name, effort.work / name, *_TREE)
-        every = 1 if effort.full else 41
+        every = 1 if effort.full else 120
         figures.add(_each(partial(strike, scenario), tuple(_CAN_FAIL), every, effort))
         if name in ("first", "snapshot"):
             figures.add(_each(partial(strike_source, scenario), (errno.EIO, errno.EMFILE), every, effort))
@@ -203,7 +203,7 @@ def run(effort: Effort) -> Figures:
             target = effort.work / f"full {name}"
             target.mkdir()
             with mounted(target, str(_LARGE)):
-                figures.add(fill(scenario, target, 4096 if effort.full else 300_000, effort))
+                figures.add(fill(scenario, target, 4096 if effort.full else 500_000, effort))
         shutil.rmtree(str(scenario.place))
     return figures
 
@@ -227,7 +227,7 @@ def _each(
 def test_whatever_fails_is_told_and_nothing_that_was_saved_is_lost(memory_path: Path) -> None:
     figures = run(Effort(work=memory_path))
     assert figures.faults == []
-    assert sum(figures.tried.values()) > 100
+    assert sum(figures.tried.values()) > 60
 
 
 def test_a_commit_that_fails_in_silence_is_found(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +242,7 @@ def test_a_commit_that_fails_in_silence_is_found(memory_path: Path, monkeypatch:
     execute = Database.execute
     monkeypatch.setattr(Database, "execute", careless)
     scenario = make_scenario("snapshot", memory_path / "it", *_TREE)
-    figures = _each(partial(strike, scenario), (errno.EIO,), 7, Effort(work=memory_path))
+    figures = _each(partial(strike, scenario), (errno.EIO,), 31, Effort(work=memory_path))
     assert figures.faults != []
 
 
@@ -250,5 +250,5 @@ def test_a_restore_that_keeps_problems_to_itself_is_found(memory_path: Path, mon
     """The control: what could not be written is not told."""
     monkeypatch.setattr(Findings, "problem", lambda *arguments, **more: None)
     scenario = make_scenario("restore", memory_path / "it", *_TREE)
-    figures = _each(partial(strike, scenario), (errno.EIO,), 7, Effort(work=memory_path))
+    figures = _each(partial(strike, scenario), (errno.EIO,), 31, Effort(work=memory_path))
     assert any("not everything is restored" in fault for fault in figures.faults)

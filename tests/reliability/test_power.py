@@ -231,7 +231,9 @@ def fail_twice(recording: Recording, judge: Judge, states: int, each: int, effor
 def run(effort: Effort) -> Figures:
     """Fail behind every operation of several recordings, and twice."""
     figures = Figures()
-    for number, cache_kib in enumerate((4096, 64) * (4 if effort.full else 1)):
+    for number, cache_kib in enumerate((4096, 64) * (2 if effort.full else 1)):
+        if effort.is_over():
+            break
         place = effort.work / str(number)
         recording = Recording(place, effort.seed + number, cache_kib)
         judge = Judge(recording, place / "judged")
