@@ -812,6 +812,7 @@ def test_every_field_of_the_json_is_documented(run: Runner, snapshots: list[int]
     taken = run("snapshot", "--target-directory", "source", "--max-file-size", "1", "--json").json
     listed = run("list", "--json").json
     restored = run("restore", "--snapshot-number", "1", "--output-directory", "out", "--json").json
+    stats = run("stats", "--json").json
     pruned = run("prune", "--snapshot", "1", "--json").json
     damage()
     checked = run("check", "--json").json
@@ -819,6 +820,7 @@ def test_every_field_of_the_json_is_documented(run: Runner, snapshots: list[int]
     assert documented("list --json") == set(listed)
     assert documented("restore --json") == set(restored)
     assert documented("prune --json") == set(pruned)
+    assert documented("stats --json") == set(stats)
     assert documented("check --json") == set(checked)
     assert documented("A snapshot") == set(listed["snapshots"][0])
     assert documented("A problem") == set(checked["problems"][0])
