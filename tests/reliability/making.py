@@ -119,6 +119,10 @@ def _change(source: Path, number: int, size: int, files: int, seed: int) -> None
         if os.geteuid() == 0 and file % 2:
             os.chown(path, _STRANGER + file, _STRANGER)  # before the mode: it takes setuid away
         path.chmod((0o640, 0o4755, 0o2711, 0o6700)[file % 4])
+    for log in range(8):  # versions of which each is like the one before: their packs have bases
+        lines = [f"{log}: line {line} of {chosen.getrandbits(64)}\n" for line in range(300 if number == 1 else 2)]
+        with (source / f"log {log}").open("a", encoding="ascii") as stream:
+            stream.writelines(lines)
     path = source / "directory 0" / "linked"
     path.write_bytes(b"%d" % number)
     os.link(path, source / f"link {number}")

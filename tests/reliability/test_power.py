@@ -87,6 +87,10 @@ class Recording:
         for number in self._random.sample(range(8), 5):
             size = self._random.choice((10, 3000, 30_000))
             (source / f"file {number}").write_bytes(self._random.getrandbits(8 * size).to_bytes(size, "big"))
+        for number in range(3):  # each version is like the one before: their packs have bases
+            with (source / f"log {number}").open("a", encoding="ascii") as log:
+                lines = 2 if log.tell() else 600
+                log.writelines(f"line of {self._random.getrandbits(256)}\n" for _ in range(lines))
         (source / "large").write_bytes(b"%d lines of text\n" % self._random.randrange(9) * 80_000)
 
     def _command(self, *arguments: str) -> None:
