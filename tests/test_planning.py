@@ -120,6 +120,15 @@ def test_policies_are_compared_to_the_byte_before_anything_is_removed(days: Repo
     assert days.forecast([]) == ()
 
 
+def test_policies_that_begin_alike_and_differ_in_the_size_have_plans_of_their_own(days: Repository) -> None:
+    policies = [RetentionPolicy(last=8, max_bytes=limit) for limit in (1, 1 << 40)]
+    policies += [RetentionPolicy(last=8), RetentionPolicy(max_bytes=1), RetentionPolicy(), RetentionPolicy(daily=8)]
+    plans = days.forecast(policies)
+    assert [len(plan.removed) for plan in plans] == [9, 2, 2, 9, 0, 2]
+    assert plans == tuple(days.plan_prune(policy) for policy in policies)
+    assert [bool(plan.problems) for plan in plans] == [True, False, False, True, False, False]
+
+
 def sizes_without_the_oldest(days: Repository) -> List[int]:
     """The size of the repository without its oldest, its two oldest … snapshots, each measured on a copy."""
     found = []

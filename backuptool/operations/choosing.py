@@ -74,7 +74,7 @@ def choose(database: Database, wanted: Wanted, selection: Selection, clock: Call
         if wanted.state != state_of(database):
             raise PlanOutdatedError(
                 f"the plan was made for another state of the repository {database.path}: snapshots were taken, removed "
-                "or described since; make a new plan",
+                "or described since, or something was stored in it; make a new plan",
                 database.path,
             )
         numbers = [each.snapshot.id for each in wanted.decisions if not each.kept]

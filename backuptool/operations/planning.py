@@ -14,7 +14,7 @@ from ..progress import Reporter
 from ..results.prune import PrunePlan
 from ..retention import RetentionPolicy
 from ..storage.database import Database
-from .choosing import choose, over_size, state_of
+from .choosing import Choice, choose, over_size, state_of
 from .prune import Pruning
 from .sources import Selection
 
@@ -31,28 +31,37 @@ def forecast(
 ) -> tuple[PrunePlan, ...]:
     """Return a plan for each policy, all for one state of the repository, in their order."""
     plans: list[PrunePlan] = []
-    made: dict[tuple[int, ...], PrunePlan] = {}
+    made: dict[tuple[int, ...], PrunePlan] = {}  # by what is removed, of policies without a size
     with database.without_foreign_keys(), database.transaction(rollback=True):
         state = state_of(database)
-        before = database.file_bytes()
         for policy in policies:
             with database.trial():
-                run = Pruning(database, reporter, clock)
                 choice = choose(database, policy, selection, clock)
                 key = tuple(row.id for row in choice.rows)
-                if key not in made or choice.max_bytes is not None:
-                    choice = run.remove(choice)
-                    after = run.final_bytes()
-                    made[key] = PrunePlan(
-                        policy=policy,
-                        state=state,
-                        removed_versions=run.removed_versions,
-                        removed_contents=run.removed_contents,
-                        removed_bytes=run.removed_bytes,
-                        repacked_packs=run.repacking.repacked_packs,
-                        freed_bytes=before - after,
-                        repository_bytes=after,
-                        problems=(*run.repacking.problems, *over_size(choice, after)),
-                    )
-                plans.append(attrs.evolve(made[key], policy=policy, decisions=choice.decisions))
+                if choice.max_bytes is None and key in made:
+                    plan = attrs.evolve(made[key], policy=policy, decisions=choice.decisions)
+                else:
+                    plan = _plan(Pruning(database, reporter, clock), policy, choice, state)
+                if choice.max_bytes is None:
+                    made[key] = plan
+                plans.append(plan)
     return tuple(plans)
+
+
+def _plan(run: Pruning, policy: RetentionPolicy, choice: Choice, state: str) -> PrunePlan:
+    """Remove what was chosen, and return what that comes to."""
+    before = run.database.file_bytes()
+    choice = run.remove(choice)
+    after = run.final_bytes()
+    return PrunePlan(
+        policy=policy,
+        decisions=choice.decisions,
+        state=state,
+        removed_versions=run.removed_versions,
+        removed_contents=run.removed_contents,
+        removed_bytes=run.removed_bytes,
+        repacked_packs=run.repacking.repacked_packs,
+        freed_bytes=before - after,
+        repository_bytes=after,
+        problems=(*run.repacking.problems, *over_size(choice, after)),
+    )
