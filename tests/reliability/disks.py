@@ -17,7 +17,8 @@ from typing import Callable, Dict, FrozenSet, Iterator, List, NamedTuple, Option
 
 import attrs
 
-from .tracing import Call, Ended, Verdict, memory, run_traced
+from .calls import Call, memory
+from .tracing import Ended, Verdict, run_traced
 
 __all__ = ["Disk", "Operation", "State", "record"]
 

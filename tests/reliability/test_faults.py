@@ -24,10 +24,11 @@ from backuptool import RepositoryError
 from backuptool.operations.findings import Findings
 from backuptool.storage.database import Database
 
+from .calls import CALLS, Call
 from .making import NAMES, make_scenario
 from .programme import Effort, Figures
 from .scenarios import Scenario, Trial
-from .tracing import CALLS, Call, Fail, Verdict, run_traced
+from .tracing import Fail, Verdict, run_traced
 
 pytestmark = [pytest.mark.reliability, pytest.mark.usefixtures("tracing")]
 

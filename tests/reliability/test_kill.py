@@ -29,10 +29,11 @@ from backuptool.storage.database import Database
 from backuptool.tree import destination
 from backuptool.tree.destination import Destination, Metadata
 
+from .calls import CALLS, Call
 from .making import NAMES, make_scenario
 from .programme import Effort, Figures
 from .scenarios import Scenario, Trial
-from .tracing import CALLS, Call, Kill, Verdict, run_traced
+from .tracing import Kill, Verdict, run_traced
 
 pytestmark = [pytest.mark.reliability, pytest.mark.usefixtures("tracing")]
 

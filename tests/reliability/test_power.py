@@ -27,9 +27,9 @@ from backuptool.operations import prune
 from backuptool.storage import database, writer
 from backuptool.storage.database import Database
 
+from .calls import Call
 from .disks import Disk, Operation, State, record
 from .programme import Effort, Figures
-from .tracing import Call
 
 pytestmark = [pytest.mark.reliability, pytest.mark.usefixtures("tracing")]
 

@@ -16,8 +16,9 @@ from conftest import write_tree
 
 from backuptool import Repository
 
+from .calls import Call
 from .programme import Effort, Figures
-from .tracing import Call, run_traced
+from .tracing import run_traced
 
 pytestmark = [pytest.mark.reliability, pytest.mark.usefixtures("tracing")]
 
