@@ -157,6 +157,21 @@ def test_a_size_removes_the_oldest_and_no_more_than_it_takes(days: Repository) -
     assert days.check().problems == ()
 
 
+def test_room_that_only_packing_again_gives_back_counts_for_a_size(tmp_path: Path, clock: Clock) -> None:
+    tree = write_tree(tmp_path / "tree", {})
+    with Repository(tmp_path / "backups.db") as repo:
+        for day in range(10):
+            write(tree / f"stays {day}", noise(2_000, day))
+            write(tree / "changes", noise(9_000, 100 + day))
+            repo.snapshot(tree)
+        sizes = sizes_without_the_oldest(repo)
+        assert len(set(sizes)) > 3
+        for limit in {size + more for size in sizes for more in (0, -1)}:
+            plan = repo.plan_prune(RetentionPolicy(max_bytes=limit))
+            enough = [number for number, size in enumerate(sizes) if size <= limit]
+            assert len(plan.removed) == (enough[0] if enough else 9), (limit, sizes)
+
+
 def test_a_size_that_cannot_be_reached_is_a_problem_of_the_plan_and_of_the_result(days: Repository) -> None:
     days.annotate(3, pinned=True)
     policy = RetentionPolicy(last=9, max_bytes=4096)

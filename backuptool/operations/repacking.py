@@ -70,12 +70,16 @@ class Repacking:
         )
 
     def most_saved(self) -> int:
-        """Return the bytes that packing again saves at most: what all packs take that it would replace."""
+        """Return the bytes that packing again saves at most: what all packs take that it would replace, in whole pages.
+
+        The last page of each is full only by chance, and its row may have one of its own.
+        """
         return int(
             self.database.value(
-                "SELECT coalesce(sum(length(data)), 0) FROM packs WHERE id IN (SELECT id FROM packs "
+                "SELECT coalesce(sum(length(data) + ?), 0) FROM packs WHERE id IN (SELECT id FROM packs "
                 "WHERE live * 2 < size UNION SELECT pack FROM bases WHERE base IN "
-                "(SELECT id FROM packs WHERE live * 2 < size))"
+                "(SELECT id FROM packs WHERE live * 2 < size))",
+                (3 * self.database.page_size(),),
             )
         )
 
