@@ -761,7 +761,8 @@ class Repository:
         Cost: follows what the destination lacks, where the snapshot before is there already; else one walk over the
         catalog of the snapshot. A large file of which anything is missing is read as a whole.
         """
-        from .operations.copy import CopyOptions, copy
+        from .operations.copy import copy
+        from .operations.single_copy import CopyOptions
 
         numbers = (snapshots,) if snapshots is None or isinstance(snapshots, (int, str)) else tuple(snapshots)
         options = CopyOptions(

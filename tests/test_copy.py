@@ -427,6 +427,21 @@ def test_a_row_that_no_file_can_have_is_not_taken_over(
     assert other.restore(1, tmp_path / "out").problems == ()
 
 
+def test_where_the_row_of_a_snapshot_cannot_be_read_the_others_are_copied(
+    repo: Repository, other: Repository, tree: Path
+) -> None:
+    repo.snapshot(tree)
+    write(tree / "new", b"new")
+    repo.snapshot(tree)
+    repo.close()
+    sql(repo.path, "UPDATE snapshots SET tags = 'no list' WHERE id = 1")
+    result = repo.copy(other)
+    assert [problem.kind for problem in result.problems] == ["snapshot-corrupt"]
+    assert "the row of snapshot 1 is damaged" in result.problems[0].message
+    assert [copied.original.id for copied in result.copies] == [2]
+    assert other.check().ok
+
+
 def test_parts_that_do_not_make_up_the_hash_of_their_content_are_not_taken_over(
     repo: Repository, other: Repository, tmp_path: Path
 ) -> None:
