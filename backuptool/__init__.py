@@ -18,6 +18,7 @@ from .errors import (
     ContentCorruptError,
     ContentMissingError,
     CorruptionError,
+    GuardError,
     NotARepositoryError,
     PathNotFoundError,
     PatternError,
@@ -38,6 +39,7 @@ from .progress import ProgressCallback, ProgressEvent
 from .repository import DEFAULT_MAX_FILE_SIZE, Repository, SnapshotReference
 
 if typing.TYPE_CHECKING:
+    from .guard import Guard
     from .results.changes import Alert, AlertKind, Changes
     from .results.check import CheckResult
     from .results.copy import CopiedSnapshot, CopyResult
@@ -82,6 +84,8 @@ __all__ = [
     "Entry",
     "ExportResult",
     "FindResult",
+    "Guard",
+    "GuardError",
     "History",
     "HistoryVersion",
     "Kind",
@@ -132,6 +136,7 @@ __all__ = [
 
 #: Where the names are that are imported when they are first used: listing snapshots needs two of them.
 _HOMES = {
+    "guard": ("Guard",),
     "results.changes": ("Alert", "AlertKind", "Changes"),
     "results.check": ("CheckResult",),
     "results.copy": ("CopiedSnapshot", "CopyResult"),

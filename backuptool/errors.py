@@ -22,7 +22,8 @@ A single unreadable file or damaged content is no exception: it is a
     ├─ WrongKindError                  .path .kind
     ├─ SourceError                     .path
     ├─ RestoreError                    .path
-    │  └─ UnsafePathError
+    │  ├─ UnsafePathError
+    │  └─ GuardError                 .snapshot .problems
     └─ PatternError                    .pattern
 
 Every message names the thing and the next step.
@@ -31,13 +32,17 @@ Every message names the thing and the next step.
 from __future__ import annotations
 
 import errno
-from typing import Optional, Sequence, Union
+from typing import TYPE_CHECKING, Optional, Sequence, Union
+
+if TYPE_CHECKING:
+    from .results.problem import Problem
 
 __all__ = [
     "BackuptoolError",
     "ContentCorruptError",
     "ContentMissingError",
     "CorruptionError",
+    "GuardError",
     "NotARepositoryError",
     "PathNotFoundError",
     "PatternError",
@@ -235,6 +240,20 @@ class RestoreError(BackuptoolError):
 
 class UnsafePathError(RestoreError):
     """A name in the catalog would lead outside the destination; only a forged or damaged file has one."""
+
+
+class GuardError(RestoreError):
+    """A directory cannot be guarded, or could not be put back as it was; what the block raised is its cause.
+
+    Attributes:
+        snapshot: Number of the snapshot that was taken before the block.
+        problems: What could not be saved, or not be put back.
+    """
+
+    def __init__(self, message: str, path: str, snapshot: int, problems: Sequence[Problem]) -> None:
+        super().__init__(message, path)
+        self.snapshot = snapshot
+        self.problems = tuple(problems)
 
 
 class PatternError(BackuptoolError, ValueError):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import datetime
     import io
 
+    from .guard import Guard
     from .operations.given import Given
     from .results.check import CheckResult
     from .results.copy import CopyResult
@@ -941,6 +942,42 @@ class Repository:
         )
         with Reporter(progress) as reporter:
             return drill(self._pool, _reference(snapshot), options, reporter, clock=time.time_ns)
+
+    def guard(
+        self,
+        directory: BytesPath,
+        *,
+        note: str = "",
+        tags: Iterable[str] = (),
+        host: Optional[str] = None,
+        progress: Progress = None,
+    ) -> Guard:
+        """Return a context manager that saves a directory, and puts it back exactly as it was if its block raises.
+
+        What the block raised is raised again. Everything is saved, of any size, and nothing is left out; where that is
+        not possible the block is not run. Guards may be nested. The repository may lie in the directory, and stays as
+        it is. Programs that have files of the directory open go on with what they had: close them first.
+
+        Args:
+            directory: The directory; ``~`` is expanded, a symlink to a directory is followed.
+            note: Free text kept with the snapshot.
+            tags: Words kept with the snapshot.
+            host: Name of the machine, by default its host name.
+            progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
+
+        Raises:
+            GuardError: Within ``with``: not all of it could be saved; or, with the error of the block as its cause, not
+                all of it could be put back. The snapshot stays.
+            SourceError, RepositoryError: As :meth:`snapshot`.
+
+        Cost: that of :meth:`snapshot`; if the block raises, all files are read once, and what changed is written.
+        """
+        from .guard import Guard
+
+        return Guard(
+            self,
+            {"source": directory, "note": note, "tags": tuple(_strings(tags)), "host": host, "progress": progress},
+        )
 
     def close(self) -> None:
         """Close the file. Using the repository afterwards opens it again."""

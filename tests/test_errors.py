@@ -15,7 +15,9 @@ from backuptool.errors import (
     ContentCorruptError,
     ContentMissingError,
     CorruptionError,
+    GuardError,
     NotARepositoryError,
+    PathNotFoundError,
     PatternError,
     PlanOutdatedError,
     RepositoryError,
@@ -28,6 +30,7 @@ from backuptool.errors import (
     SourceError,
     UnsafePathError,
     UnsupportedFormatError,
+    WrongKindError,
 )
 
 EACH: Tuple[Tuple[BackuptoolError, Dict[str, object]], ...] = (
@@ -48,6 +51,9 @@ EACH: Tuple[Tuple[BackuptoolError, Dict[str, object]], ...] = (
     (SourceError("message", "/s"), {"path": "/s"}),
     (RestoreError("message", "/o"), {"path": "/o"}),
     (UnsafePathError("message", "../x"), {"path": "../x"}),
+    (GuardError("message", "/o", 3, []), {"path": "/o", "snapshot": 3, "problems": ()}),
+    (PathNotFoundError("message", "a", 3), {"path": "a", "snapshot": 3}),
+    (WrongKindError("message", "a", "directory"), {"path": "a", "kind": "directory"}),
     (PatternError("message", "["), {"pattern": "["}),
 )
 

@@ -33,7 +33,7 @@ MYPY = ("--strict", "--follow-imports=silent", "--cache-dir", str(ROOT / ".mypy_
 METHODS = (
     *("snapshot", "snapshot_files", "list", "restore", "annotate", "prune", "plan_prune", "forecast", "stats", "check"),
     *("history", "find", "ls", "walk", "open", "tree", "diff", "iter_diff", "text_diff", "compare"),
-    *("drill", "copy", "export_tar", "import_tar"),
+    *("drill", "copy", "export_tar", "import_tar", "guard"),
 )
 
 
@@ -133,6 +133,7 @@ def test_every_public_method_documents_its_options() -> None:
         ("forecast", ["policies"]),
         ("stats", []),
         ("check", []),
+        ("guard", ["directory"]),
         ("drill", ["snapshot"]),
         ("export_tar", ["snapshot", "destination"]),
         ("import_tar", ["tar"]),
