@@ -34,6 +34,7 @@ from .errors import (
     UnsafePathError,
     UnsupportedFormatError,
     WrongKindError,
+    WrongPasswordError,
 )
 from .progress import ProgressCallback, ProgressEvent
 from .repository import DEFAULT_MAX_FILE_SIZE, Repository, SnapshotReference
@@ -48,6 +49,7 @@ if typing.TYPE_CHECKING:
     from .results.entry import Entry, Kind
     from .results.export import ExportResult, TarCompression
     from .results.history import Aspect, FindResult, History, HistoryVersion, Version
+    from .results.keys import KeyList, RepositoryKey
     from .results.listing import Listing
     from .results.presentation import Result, format_size, printable
     from .results.problem import Problem
@@ -88,6 +90,7 @@ __all__ = [
     "GuardError",
     "History",
     "HistoryVersion",
+    "KeyList",
     "Kind",
     "LargestFile",
     "Listing",
@@ -105,6 +108,7 @@ __all__ = [
     "Reason",
     "Repository",
     "RepositoryError",
+    "RepositoryKey",
     "RepositoryLockedError",
     "RepositoryNotFoundError",
     "RepositoryNotWritableError",
@@ -129,6 +133,7 @@ __all__ = [
     "UnsupportedFormatError",
     "Version",
     "WrongKindError",
+    "WrongPasswordError",
     "__version__",
     "format_size",
     "printable",
@@ -146,6 +151,7 @@ _HOMES = {
     "results.entry": ("Entry", "Kind"),
     "results.history": ("Aspect", "FindResult", "History", "HistoryVersion", "Version"),
     "results.listing": ("Listing",),
+    "results.keys": ("KeyList", "RepositoryKey"),
     "results.presentation": ("Result", "format_size", "printable"),
     "results.problem": ("Problem",),
     "results.prune": ("PrunePlan", "PruneResult"),

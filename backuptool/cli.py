@@ -11,7 +11,7 @@ import contextlib
 import enum
 import os
 import sys
-from typing import Any, Iterable, Iterator, Sequence, TextIO
+from typing import Any, Callable, Iterable, Iterator, Sequence, TextIO
 
 from backuptool import (
     BackuptoolError,
@@ -20,6 +20,7 @@ from backuptool import (
     RepositoryNotFoundError,
     Result,
     SnapshotResult,
+    WrongPasswordError,
     printable,
 )
 from backuptool.commands import load
@@ -42,6 +43,7 @@ class ExitCode(enum.IntEnum):
     PROBLEMS = 3
     NO_REPOSITORY = 10
     LOCKED = 11
+    WRONG_PASSWORD = 12
     INTERRUPTED = 130
 
 
@@ -64,7 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = load(options.command)
     try:
         path = options.db_path or _default_path()
-        with Repository(path, lock_timeout=options.lock_timeout, max_helpers=options.max_helpers) as repository:
+        password = _password(path, options)
+        with Repository(
+            path, password=password, lock_timeout=options.lock_timeout, max_helpers=options.max_helpers
+        ) as repository:
             result = command.run(repository, options)
             return _report(result, command, options)  # it may still be read from the repository
     except KeyboardInterrupt:
@@ -131,6 +136,8 @@ def _exit_code(error: Exception) -> ExitCode:
         return ExitCode.USAGE
     if isinstance(error, RepositoryNotFoundError):
         return ExitCode.NO_REPOSITORY
+    if isinstance(error, WrongPasswordError):
+        return ExitCode.WRONG_PASSWORD
     return ExitCode.LOCKED if isinstance(error, RepositoryLockedError) else ExitCode.FAILED
 
 
@@ -189,6 +196,18 @@ def _abandon(stream: TextIO) -> None:
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, stream.fileno())
         os.close(nothing)
+
+
+def _password(path: str, options: argparse.Namespace) -> Callable[[], bytes] | None:
+    """Return what gives the password of the repository, None where none was given and none is needed."""
+    given = os.environ.pop("BACKUPTOOL_PASSWORD", None)  # it is not for the processes that are started
+    named = options.password_file is not None or options.password_command is not None
+    new = getattr(options, "encrypt", False)
+    if not (named or given or new or Repository(path).encrypted):
+        return None
+    from backuptool.commands.passwords import password_of
+
+    return password_of(path, options, given, new=new)
 
 
 def _default_path() -> str:

@@ -12,6 +12,7 @@ A single unreadable file or damaged content is no exception: it is a
     │  ├─ UnsupportedFormatError       .found .supported
     │  ├─ PlanOutdatedError
     │  ├─ RepositoryLockedError
+    │  ├─ WrongPasswordError
     │  └─ RepositoryNotWritableError
     ├─ CorruptionError                 .path
     │  ├─ ContentMissingError          .content
@@ -58,6 +59,7 @@ __all__ = [
     "UnsafePathError",
     "UnsupportedFormatError",
     "WrongKindError",
+    "WrongPasswordError",
 ]
 
 
@@ -108,6 +110,10 @@ class PlanOutdatedError(RepositoryError):
 
 class RepositoryLockedError(RepositoryError):
     """Another process held the repository for longer than the lock timeout."""
+
+
+class WrongPasswordError(RepositoryError):
+    """The repository is encrypted, and the password is another one's or was not given."""
 
 
 class RepositoryNotWritableError(RepositoryError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any, BinaryIO, Iterable, Iterator, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Optional, Sequence, Union
 
 from .progress import ProgressCallback, Reporter
 from .storage.pool import BorrowingDatabase, ConnectionPool
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .results.entry import Entry, Kind
     from .results.export import ExportResult, TarCompression
     from .results.history import FindResult, History
+    from .results.keys import KeyList
     from .results.listing import Listing
     from .results.prune import PrunePlan, PruneResult
     from .results.restore import OverwritePolicy, RestoreResult
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .results.stats import Stats
     from .retention import RetentionPolicy
     from .snapshot_path import SnapshotPath
+    from .storage.encryption.keyring import Keyring
     from .storage.opened import SharedReader
 
 __all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository", "SnapshotReference"]
@@ -41,6 +43,7 @@ __all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository", "SnapshotReference"]
 StrPath = Union[str, "os.PathLike[str]"]
 BytesPath = Union[StrPath, bytes, "os.PathLike[bytes]"]
 Progress = Union[ProgressCallback, bool, None]
+Password = Union[str, bytes, Callable[[], Union[str, bytes]]]
 
 #: How a snapshot is named: by its number; ``"latest"``, or ``"latest~1"`` for the one before it of the same source;
 #: ``"latest:/home/you"`` or ``"latest:laptop:/home/you"`` for the newest one of a source; or as the Snapshot itself.
@@ -54,10 +57,13 @@ class Repository:
     """A backup repository: one SQLite file that holds snapshots of directories.
 
     Making one opens nothing and creates nothing; the first :meth:`snapshot` creates the file. It is a context manager,
-    may be used from several threads at once, and pickles by path.
+    may be used from several threads at once, and pickles by path (without a password).
 
     Args:
         path: The repository file.
+        password: Opens an encrypted repository, and has the first snapshot create one: text, bytes (those of a key
+            file), or a function that returns either and is called when the file is first opened. It is kept out of
+            every text, and not pickled. With it a repository that is not encrypted is refused.
         lock_timeout: Seconds to wait for another process that is writing before RepositoryLockedError.
         max_helpers: How many processes may read, write and examine files beside this one, 0 for none. By default as
             many as there are processors, up to 8, where there is enough to do. Each takes up to 50 MB.
@@ -69,20 +75,33 @@ class Repository:
     """
 
     def __init__(
-        self, path: StrPath = "backups.db", *, lock_timeout: float = 60.0, max_helpers: Optional[int] = None
+        self,
+        path: StrPath = "backups.db",
+        *,
+        password: Optional[Password] = None,
+        lock_timeout: float = 60.0,
+        max_helpers: Optional[int] = None,
     ) -> None:
         if max_helpers is not None and max_helpers < 0:
             raise ValueError(f"max_helpers must be 0 or more, not {max_helpers}")
         self._path = os.path.abspath(os.path.expanduser(os.fspath(path)))
         self._lock_timeout = lock_timeout
         self._max_helpers = max_helpers
-        self._pool = ConnectionPool(self._path, lock_timeout)
         self._shared_reader: Optional[SharedReader] = None
+        self._pool = ConnectionPool(self._path, lock_timeout, _keyring(password))
 
     @property
     def path(self) -> str:
         """Absolute path of the repository file."""
         return self._path
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the file is there and is encrypted; its first bytes say so, no password is needed."""
+        from .storage.recognition import is_encrypted, looking
+
+        with looking():
+            return is_encrypted(self._path)
 
     def snapshot(
         self,
@@ -434,11 +453,15 @@ class Repository:
         with self._pool.reading() as database:
             return stats(database, Selection(_root(source), host), top)
 
-    def check(self, *, quick: bool = False, progress: Progress = None) -> CheckResult:
+    def check(
+        self, *, quick: bool = False, expect_at_least: Optional[int] = None, progress: Progress = None
+    ) -> CheckResult:
         """Verify the repository and name what is damaged; it never changes anything.
 
         Args:
             quick: Check the catalog alone and leave the data in the packs unread.
+            expect_at_least: The number of a snapshot that was taken: if the repository knows of none so new, it is an
+                older copy, which nothing in it can tell.
             progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
 
         Cost: reads, decompresses and hashes everything once; with ``quick``, one sweep over the catalog.
@@ -446,7 +469,57 @@ class Repository:
         from .operations.check import check
 
         with Reporter(progress) as reporter, self._pool.reading(fresh=True) as database:
-            return check(database, quick=quick, reporter=reporter, most_helpers=self._max_helpers)
+            return check(
+                database,
+                quick=quick,
+                reporter=reporter,
+                expect_at_least=expect_at_least,
+                most_helpers=self._max_helpers,
+            )
+
+    def keys(self) -> KeyList:
+        """Return the passwords and key files that open an encrypted repository, in the order they were added.
+
+        Raises:
+            RepositoryError: It is not encrypted.
+        """
+        from .operations.keys import list_keys
+
+        return list_keys(self._pool)
+
+    def add_key(self, password: Password, *, label: str = "") -> KeyList:
+        """Let another password, or the bytes of a key file, open an encrypted repository as well.
+
+        Nothing is encrypted anew, so it takes no longer for a large repository. To change a password, add the new one
+        and remove the old one.
+
+        Args:
+            password: The new password, as for the repository itself.
+            label: What to call it, in clear: at most 63 bytes.
+
+        Raises:
+            RepositoryError: It is not encrypted, that password opens it already, or 64 do.
+            ValueError: The label is too long or not printable.
+        """
+        from .operations.keys import add_key
+
+        return add_key(self._pool, password, label, clock=time.time_ns)
+
+    def remove_key(self, key: str) -> KeyList:
+        """Let a password open an encrypted repository no longer.
+
+        Who has the password and a copy of the file from before can read that copy, and with its key all that is stored
+        later.
+
+        Args:
+            key: The id that :meth:`keys` gives, or the beginning of it.
+
+        Raises:
+            RepositoryError: There is no such key, or it is the last one.
+        """
+        from .operations.keys import remove_key
+
+        return remove_key(self._pool, key)
 
     def history(self, path: BytesPath, *, source: Optional[BytesPath] = None, host: Optional[str] = None) -> History:
         """Return every version of a path: which snapshots have it, what changed, where it went and came from.
@@ -746,7 +819,9 @@ class Repository:
         A snapshot that is damaged here is not copied; the result names the files.
 
         Args:
-            destination: The other repository, or its file; it is created if there is none.
+            destination: The other repository, or its file; it is created if there is none. A file is opened and created
+                with the password of this repository, if this one has any; for a copy that is encrypted in another way,
+                or is not, give a Repository.
             snapshots: A snapshot's number or ``"latest"``, or several of them; by default all.
             incomplete: Copy damaged snapshots as well, without what is damaged. Such a copy has the tag
                 ``incomplete``, and counts what it lacks in ``problem_files``.
@@ -774,7 +849,7 @@ class Repository:
         other = (
             destination
             if isinstance(destination, Repository)
-            else Repository(destination, lock_timeout=self._lock_timeout)
+            else Repository(destination, password=self._pool.password, lock_timeout=self._lock_timeout)
         )
         try:
             with Reporter(progress) as reporter:
@@ -1021,6 +1096,14 @@ def _root(source: Optional[BytesPath]) -> Optional[bytes]:
     if path.startswith(b"files:") or (b"/" not in path and not os.path.lexists(path)):  # a word that means nothing here
         return path
     return os.path.realpath(path)
+
+
+def _keyring(password: Optional[Password]) -> Optional[Keyring]:
+    if password is None:
+        return None
+    from .storage.encryption.keyring import Keyring
+
+    return Keyring(password, clock=time.time_ns)
 
 
 def _strings(values: Iterable[Any]) -> Sequence[Any]:

@@ -239,3 +239,19 @@ def test_vfs_sees_every_write(tmp_path: Path) -> None:
         assert sum(written) > path.stat().st_size > 0
     finally:
         vfs.unregister()
+
+
+@pytest.mark.parametrize("missing", ["apsw", "cryptography", "cryptography.hazmat.primitives.kdf.argon2"])
+def test_encryption_that_is_not_installed_is_one_clear_line(tmp_path: Path, tree: Path, missing: str) -> None:
+    """Also where Python is too old for it."""
+    path = tmp_path / "made" / "r.db"
+    path.parent.mkdir()
+    program = (
+        f"import sys; sys.modules[{missing!r}] = None; import backuptool; "
+        f"backuptool.Repository({str(path)!r}, password='p').snapshot({str(tree)!r})"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, check=False)
+    last = ended.stderr.decode().strip().split("\n")[-1]
+    assert last.startswith("backuptool.errors.RepositoryError: ")
+    assert last.endswith("pip install 'backuptool[encryption]'")
+    assert list(path.parent.iterdir()) == []

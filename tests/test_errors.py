@@ -31,6 +31,7 @@ from backuptool.errors import (
     UnsafePathError,
     UnsupportedFormatError,
     WrongKindError,
+    WrongPasswordError,
 )
 
 EACH: Tuple[Tuple[BackuptoolError, Dict[str, object]], ...] = (
@@ -40,6 +41,7 @@ EACH: Tuple[Tuple[BackuptoolError, Dict[str, object]], ...] = (
     (NotARepositoryError("message", "/r"), {"path": "/r"}),
     (UnsupportedFormatError("message", "/r", 9, 1), {"path": "/r", "found": 9, "supported": 1}),
     (RepositoryLockedError("message", "/r"), {"path": "/r"}),
+    (WrongPasswordError("message", "/r"), {"path": "/r"}),
     (RepositoryNotWritableError("message", "/r"), {"path": "/r"}),
     (CorruptionError("message", "/r"), {"path": "/r"}),
     (CorruptionError("message"), {"path": ""}),

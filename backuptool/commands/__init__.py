@@ -42,6 +42,7 @@ COMMANDS = {
     "stats": "show what snapshots, sources and packs take, and which files stand out",
     "check": "verify the repository and name what is damaged; nothing is changed",
     "completion": "print a script by which a shell completes commands and options",
+    "key": "list, add or remove the passwords of an encrypted repository",
 }
 
 #: Where a module is not called as its command.

@@ -6,6 +6,7 @@ import argparse
 
 from backuptool import CheckResult, Repository, format_size
 
+from .arguments import number
 from .phrases import count, duration, text_of
 from .process import wants_bar
 
@@ -17,11 +18,17 @@ EXAMPLE = "backuptool check --quick"
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     parser.add_argument("--quick", action="store_true", help="check the catalog alone and leave the data unread")
+    parser.add_argument(
+        "--expect-at-least",
+        metavar="N",
+        type=number,
+        help="number of a snapshot that was taken: name it a problem if the repository is older than that",
+    )
 
 
 def run(repository: Repository, options: argparse.Namespace) -> CheckResult:
     """Make the call."""
-    return repository.check(quick=options.quick, progress=wants_bar(options))
+    return repository.check(quick=options.quick, expect_at_least=options.expect_at_least, progress=wants_bar(options))
 
 
 def as_text(result: CheckResult, *, verbose: bool = False) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from backuptool import CopyResult, Repository, format_size, printable
+from backuptool import CopyResult, Repository, RepositoryError, format_size, printable
 
 from .arguments import path, reference
+from .passwords import read_password
 from .phrases import count, duration, problem_count, text_of
 from .process import give_memory_back, wants_bar
 
@@ -25,6 +26,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="the repository to copy into; it is created if there is none",
     )
+    option("--destination-password-file", metavar="FILE", type=path, help="a file with the password of that repository")
+    option(
+        "--destination-password-command",
+        metavar="COMMAND",
+        help="a shell command that prints it (default: the password of the repository that is copied, if it has one)",
+    )
+    option("--destination-plain", action="store_true", help="what is copied there is not encrypted")
     option(
         "--snapshot",
         metavar="N|latest",
@@ -51,12 +59,22 @@ def run(repository: Repository, options: argparse.Namespace) -> CopyResult:
     """Make the call."""
     give_memory_back()
     return repository.copy(
-        options.destination,
+        _destination(options),
         options.snapshot,
         incomplete=options.incomplete,
         compression=options.compression,
         progress=wants_bar(options),
     )
+
+
+def _destination(options: argparse.Namespace) -> str | Repository:
+    file = options.destination
+    password = read_password(file, options.destination_password_file, options.destination_password_command)
+    if password is not None and options.destination_plain:
+        raise RepositoryError("with a password the destination is encrypted, so it is not plain", file)
+    if password is None and not options.destination_plain:
+        return str(file)
+    return Repository(file, password=password, lock_timeout=options.lock_timeout)
 
 
 def as_text(result: CopyResult, *, verbose: bool = False) -> str:

@@ -50,7 +50,7 @@ examples:
 
 exit codes:
   0 done, 1 failed, 2 wrong usage, 3 done with problems or alerts, 10 no repository, 11 repository locked,
-  130 interrupted
+  12 wrong password, 130 interrupted
 
 "backuptool COMMAND --help" shows the options of a command.""",
     )
@@ -66,6 +66,7 @@ exit codes:
             _add_shared(command)
     _add_shared(parser)
     parser.set_defaults(db_path=None, lock_timeout=60.0, max_helpers=None, json=False, verbosity=0)
+    parser.set_defaults(password_file=None, password_command=None)
     return parser
 
 
@@ -77,6 +78,12 @@ def _add_shared(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=path,
         help="the repository (default: $BACKUPTOOL_DB, else backups.db in the current directory)",
+    )
+    option("--password-file", metavar="FILE", type=path, help="a file with the password of an encrypted repository")
+    option(
+        "--password-command",
+        metavar="COMMAND",
+        help="a shell command that prints it (default: $BACKUPTOOL_PASSWORD, else it is asked for on a terminal)",
     )
     option("--json", action="store_true", help="print the result as one JSON document")
     quiet = "no progress bar and no summary; what went wrong is still told"

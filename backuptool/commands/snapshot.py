@@ -74,6 +74,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="balanced",
         help="how hard to compress what is new (default: balanced)",
     )
+    option("--encrypt", action="store_true", help="create the repository encrypted; one that exists must be")
     option("--note", metavar="TEXT", default="", help="free text kept with the snapshot")
     option("--tag", metavar="TAG", **SEVERAL, help="a word kept with the snapshot; may be given several times")
     option("--pin", action="store_true", help="have the snapshot removed only after it was unpinned")

@@ -22,18 +22,29 @@ from .recounting import Recount, text_of
 
 __all__ = ["check"]
 
+#: What SQLite says of the pages that an encrypted repository keeps its wrapped keys in, if that is all it says.
+_KEY_PAGES_ONLY = ("*** in database main ***\nPage 3: never used\nPage 4: never used",)
+
 _TABLES = (
     *("settings", "sources", "snapshots", "files", "contents", "parts", "pruned"),
     *("bases", "pins", "changes", "drills"),
 )
 
 
-def check(database: Database, *, quick: bool, reporter: Reporter, most_helpers: Optional[int] = None) -> CheckResult:
+def check(
+    database: Database,
+    *,
+    quick: bool,
+    reporter: Reporter,
+    expect_at_least: Optional[int] = None,
+    most_helpers: Optional[int] = None,
+) -> CheckResult:
     """Verify a repository, with at most so many processes beside this one."""
     begin = time.monotonic()
     run = _Check(database, reporter)
     with Examination(database, () if quick else run.pack_ids(), most=most_helpers) as examination:
         run.sqlite(quick)
+        run.history(expect_at_least)
         run.catalog()
         run.data(examination)
     try:
@@ -83,10 +94,27 @@ class _Check:
                 continue
             for row in rows:
                 text = row[0].decode("utf-8", "replace") if isinstance(row[0], bytes) else str(row[0])
+                if self.database.encrypted and text in _KEY_PAGES_ONLY:
+                    continue
                 if pragma == "foreign_key_check":
                     self.problem("catalog-corrupt", f"a row of {text} refers to something that does not exist")
                 elif text != "ok":
                     self.problem("database-corrupt", f"SQLite: {' '.join(text.split())}")
+
+    def history(self, expect_at_least: Optional[int]) -> None:
+        """Find what is older than it should be: parts of an encrypted file, or all of it."""
+        try:
+            self.database.prove(self.problem)
+            newest = self.database.next_id("snapshots") - 1
+        except CorruptionError as exc:
+            self.problem("database-corrupt", str(exc))
+            return
+        if expect_at_least is not None and newest < expect_at_least:
+            self.problem(
+                "rolled-back",
+                f"the newest snapshot that was ever taken is {newest or 'none'}, and {expect_at_least} was there: an "
+                "older copy of the repository was put in its place",
+            )
 
     def catalog(self) -> None:
         """Compare the catalog with itself."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from hashlib import sha256
-from typing import Deque, Iterator, Optional, Sequence
+from typing import Any, Deque, Iterator, Optional, Sequence
 
 import attrs
 
@@ -86,9 +86,9 @@ def _unreadable(database: Database, pack: int, exc: CorruptionError, known: bool
     return PackReport(pack, 0, f"it cannot be read: {exc}", tuple(damaged))
 
 
-def serve(channel: Channel, path: str) -> None:
+def serve(channel: Channel, address: Any) -> None:
     """Examine packs for another process: some ids at a time, until there are no more."""
-    database = Database.open(path, 10.0)
+    database = Database.open_address(address, 10.0)
     source = PackSource(database)
     while True:
         channel.send([examine(database, pack, source).to_tuple() for pack in channel.receive()])
@@ -180,7 +180,7 @@ class Examination:
         if helpers is None:
             helpers = min(processors() - 1, helpers_for(most), len(packs) // _FEW)
         self._examiners = [
-            _Examiner(helper, self._work) for helper in start_helpers(helpers, "examining", database.path)
+            _Examiner(helper, self._work) for helper in start_helpers(helpers, "examining", database.address())
         ]
 
     def __enter__(self) -> Examination:

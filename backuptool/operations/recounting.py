@@ -132,6 +132,8 @@ class Recount:
             for name, value in self.database.query("SELECT name, value FROM settings")
         }
         known = {"id", "swept_content", *(name for name, _ in Chunking().settings())}
+        if self.database.encrypted:
+            known |= {"seal", "key_page"}
         try:
             Chunking.from_settings(settings)
             intact = set(settings) <= known and len(bytes.fromhex(settings["id"])) == 16

@@ -98,14 +98,14 @@ class Answer(NamedTuple):
 # The other end.
 
 
-def serve(channel: Channel, path: str, root: bytes, device: int, inode: int) -> None:
+def serve(channel: Channel, address: Any, root: bytes, device: int, inode: int) -> None:
     """Write files for another process: some at a time, until there are no more."""
     failures: list[Failure] = []
 
     def failed(what: str, where: bytes, exc: OSError) -> None:
         failures.append((what, where, exc.errno, exc.strerror))
 
-    database = Database.open(path, 10.0)
+    database = Database.open_address(address, 10.0)
     reader = ContentReader(database, PackReader(database, _CACHE_BYTES))
     with reader, Destination(root, failed, (device, inode)) as destination:
         while True:
@@ -322,7 +322,7 @@ class Writing:
             number = self._number
             if number is None:
                 number = helpers_for(self._most)
-            helpers = start_helpers(number, "writing", database.path, destination.root, *destination.identity())
+            helpers = start_helpers(number, "writing", database.address(), destination.root, *destination.identity())
             self._exchange.feeders = len(helpers)
             self._feeders = [_Feeder(helper, self._exchange) for helper in helpers]
 

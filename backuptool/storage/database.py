@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import weakref
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Optional, Sequence
@@ -24,10 +25,14 @@ from ..errors import (
 )
 from .drivers import default_driver
 from .journal import has_journal, named_file
+from .recognition import Identity, identity_of, is_encrypted, looking, note_closed, note_opened
 from .schema import APPLICATION_ID, FORMAT, PAGE_SIZE, statements
 
 if TYPE_CHECKING:
-    from .drivers import Connection
+    from .drivers import Connection, Driver
+    from .encryption.construction import FileKey
+    from .encryption.keyring import Keyring
+    from .encryption.seal import Sealer
 
 __all__ = ["Database", "FormatChangedError"]
 
@@ -50,30 +55,68 @@ class Database:
         format: Of the file, when it was opened or upgraded.
     """
 
-    def __init__(self, path: str, connection: Connection) -> None:
+    def __init__(self, path: str, connection: Connection, key: Optional[FileKey] = None) -> None:
         self.path = path
         self._connection = connection
-        self._identity = _identity(path)
+        self._key = key
+        self._sealer: Optional[Sealer] = None
+        self._identity = identity_of(path)
+        self._forget = _noted(self, self._identity, key is not None)
         self._guard = threading.RLock()
         self.format = 0
+        if key is not None:
+            from .encryption.seal import Sealer
+
+            self._sealer = Sealer(key)
 
     def same_file(self) -> bool:
         """Tell whether the path still names the file that this connection has open."""
-        return self._identity is not None and self._identity == _identity(self.path)
+        return self._identity is not None and self._identity == identity_of(self.path)
 
     @classmethod
-    def open(cls, path: str, lock_timeout: float) -> Database:
+    def open(cls, path: str, lock_timeout: float, keyring: Optional[Keyring] = None) -> Database:
         """Open an existing repository.
+
+        Args:
+            path: The file, absolute.
+            lock_timeout: Seconds to wait for a lock.
+            keyring: What opens it if it is encrypted. One that would create an encrypted repository opens no other.
 
         Raises:
             RepositoryNotFoundError: There is no file.
             NotARepositoryError: It is something else.
             UnsupportedFormatError: It was written by a newer version.
+            WrongPasswordError: It is encrypted, and the keyring does not open it.
             CorruptionError: Its schema is not the format's.
         """
         _require_file(path)
+        with looking():
+            encrypted = is_encrypted(path)
+        if not encrypted:
+            if keyring is not None and keyring.wants_encryption:
+                raise RepositoryError(
+                    f"{path} is not encrypted, but a password was given: leave it out, or name another file for an "
+                    "encrypted repository",
+                    path,
+                )
+            return cls._opened(path, lock_timeout, default_driver(), None)
+        if keyring is None:
+            from .encryption.keyring import Keyring
+
+            keyring = Keyring()
+        key = keyring.unlock(path)
+        try:
+            return cls._opened(path, lock_timeout, _encrypted_driver(key), key)
+        except NotARepositoryError as exc:
+            raise CorruptionError(
+                f"the first page of {path} is damaged; restore the repository from a copy", path
+            ) from exc
+
+    @classmethod
+    def _opened(cls, path: str, lock_timeout: float, driver: Driver, key: Optional[FileKey]) -> Database:
         with _telling_of_journal(path):
-            database = cls(path, _connect(path, lock_timeout))
+            with looking():
+                database = cls(path, _connect(path, lock_timeout, driver), key)
             try:
                 database._verify()
                 database._prepare_writing()
@@ -82,25 +125,70 @@ class Database:
                 raise
         return database
 
+    def address(self) -> tuple[str, Optional[bytes]]:
+        """Return what another process opens this repository with: secret if it is encrypted, so only for a pipe."""
+        return self.path, None if self._key is None else self._key.reveal()
+
     @classmethod
-    def create(cls, path: str, lock_timeout: float, settings: Sequence[tuple[str, object]]) -> Database:
+    def open_address(cls, address: tuple[str, Optional[bytes]], lock_timeout: float) -> Database:
+        """Open what another process has open."""
+        path, secret = address
+        if secret is None:
+            return cls.open(path, lock_timeout)
+        from .encryption.construction import FileKey
+        from .encryption.keyring import Keyring
+        from .encryption.privacy import keep_out_of_core_dumps
+
+        keep_out_of_core_dumps()
+        return cls.open(path, lock_timeout, Keyring(key=FileKey(secret)))
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the file is encrypted."""
+        return self._key is not None
+
+    def prove(self, problem: Callable[[str, str], object]) -> None:
+        """Find what in an encrypted file cannot be of its owner, or not of one time: call with kind and message."""
+        if self._key is not None:
+            from .encryption.proof import prove
+
+            prove(self, self._key, problem)
+
+    @classmethod
+    def create(
+        cls,
+        path: str,
+        lock_timeout: float,
+        settings: Sequence[tuple[str, object]],
+        keyring: Optional[Keyring] = None,
+    ) -> Database:
         """Open the repository, and create it first where there is none, or an empty file.
 
-        Two processes may do so at once: one creates it, the other finds it.
+        Two processes may do so at once: one creates it, the other finds it. With a keyring that has a password it is
+        created encrypted.
         """
         _refuse_other_things(path)
+        if keyring is not None and keyring.wants_encryption:
+            if not os.path.exists(path):
+                cls._create_encrypted(path, lock_timeout, settings, keyring)
+            elif os.path.getsize(path) == 0:
+                raise RepositoryError(
+                    f"{path} is an empty file; remove it, an encrypted repository is made where there is none", path
+                )
+            return cls.open(path, lock_timeout, keyring)
         try:
             # 0600 from the first moment on: a backup holds what its owner alone may read.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_CLOEXEC", 0), 0o600))
         except FileExistsError:
             # SQLite writes the first page before there are tables; an interrupted creation is taken up there.
             if os.stat(path).st_size > PAGE_SIZE:
-                return cls.open(path, lock_timeout)
+                return cls.open(path, lock_timeout, keyring)
         except OSError as exc:
             raise RepositoryNotWritableError(
                 f"cannot create the repository {path}: {exc.strerror}; choose another place with --db-path", path
             ) from exc
-        database = cls(path, _connect(path, lock_timeout))
+        with looking():
+            database = cls(path, _connect(path, lock_timeout, default_driver()))
         try:
             database._execute_creation(settings)
             database._verify()
@@ -111,6 +199,22 @@ class Database:
         _sync_directory(os.path.dirname(path))
         return database
 
+    @classmethod
+    def _create_encrypted(
+        cls, path: str, lock_timeout: float, settings: Sequence[tuple[str, object]], keyring: Keyring
+    ) -> None:
+        """Create a repository under another name, with its key pages, and give it its own when it is whole."""
+        from .encryption.creation import created
+
+        with created(path, keyring) as (name, key):
+            with looking():
+                database = cls(name, _connect(name, lock_timeout, _encrypted_driver(key)), key)
+            try:
+                database._execute_creation([*settings, ("key_page", 1)])
+            finally:
+                database.close()
+        _sync_directory(os.path.dirname(path))
+
     def _execute_creation(self, settings: Sequence[tuple[str, object]]) -> None:
         if self.value("PRAGMA application_id") or self.query("SELECT 1 FROM sqlite_master LIMIT 1"):
             return  # another process was faster, or it is another program's
@@ -120,6 +224,10 @@ class Database:
         with self.transaction():
             if self.query("SELECT 1 FROM sqlite_master LIMIT 1"):
                 return  # another process was faster
+            if self.encrypted:
+                from .encryption.creation import reserve_key_pages
+
+                reserve_key_pages(self)
             for statement in statements():
                 self.execute(statement)
             self.executemany("INSERT INTO settings VALUES (?, ?)", settings)
@@ -218,13 +326,28 @@ class Database:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement that changes rows and return how many it changed."""
+        if self._must_be_sealed(sql):
+            with self.transaction():
+                return self.execute(sql, parameters)
         with self._guard:
             return self._connection.execute(sql, parameters)
 
     def executemany(self, sql: str, rows: Iterable[Sequence[Any]]) -> int:
         """Run a statement for each row of parameters and return how many rows changed in all."""
+        if self._must_be_sealed(sql):
+            with self.transaction():
+                return self.executemany(sql, rows)
         with self._guard:
             return self._connection.executemany(sql, rows)
+
+    def _must_be_sealed(self, sql: str) -> bool:
+        """Tell whether a statement changes rows of an encrypted file outside of a transaction."""
+        if self._sealer is None:
+            return False
+        with self._guard:
+            if self._connection.in_transaction:
+                return False
+        return sql.lstrip().upper().startswith(("INSERT", "UPDATE", "DELETE", "REPLACE")) and "temp." not in sql
 
     def trace(self, callback: Optional[Callable[[str], object]]) -> None:
         """Call back with the text of each statement that is run, to count them; None ends it."""
@@ -239,7 +362,11 @@ class Database:
         """
         self.execute("BEGIN IMMEDIATE")
         try:
+            if self._sealer is not None and self.format:
+                self._sealer.require_whole(self)
             yield
+            if self._sealer is not None and not rollback:
+                self._sealer.seal(self)
             self.execute("ROLLBACK" if rollback else "COMMIT")
         except BaseException:
             if self._connection.in_transaction:
@@ -348,19 +475,28 @@ class Database:
     def close(self) -> None:
         """Close the connection; an open transaction is rolled back."""
         self._connection.close()
+        self._forget()
 
 
-def _identity(path: str) -> Optional[tuple[int, int]]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def _noted(database: Database, identity: Optional[Identity], encrypted: bool) -> Callable[[], object]:
+    """Note that a file is open, and return what takes that back, once; it also goes with the object."""
+    if identity is None:
+        return lambda: None
+    note_opened(identity, encrypted)
+    finalizer = weakref.finalize(database, note_closed, identity)
+    finalizer.atexit = False
+    return finalizer
 
 
-def _connect(path: str, lock_timeout: float) -> Connection:
+def _encrypted_driver(key: FileKey) -> Driver:
+    from .drivers.with_sqlite3mc import EncryptedDriver
+
+    return EncryptedDriver(key.pages())
+
+
+def _connect(path: str, lock_timeout: float, driver: Driver) -> Connection:
     _refuse_foreign_journal(path)
-    connection = default_driver().connect(path, lock_timeout)
+    connection = driver.connect(path, lock_timeout)
     try:
         for pragma in (
             "foreign_keys=ON",

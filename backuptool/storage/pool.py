@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager
-from typing import Any, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, Optional, Sequence
 
 from ..errors import BackuptoolError, RepositoryNotWritableError
 from .chunking import CHUNKING
 from .database import Database, FormatChangedError
 from .schema import FORMAT
+
+if TYPE_CHECKING:
+    from .encryption.keyring import Keyring, Password
 
 __all__ = ["BorrowingDatabase", "ConnectionPool"]
 
@@ -26,22 +29,29 @@ class ConnectionPool:
     Args:
         path: The repository file, absolute.
         lock_timeout: Seconds that a connection waits for a lock.
+        keyring: What opens the file if it is encrypted.
     """
 
-    def __init__(self, path: str, lock_timeout: float) -> None:
+    def __init__(self, path: str, lock_timeout: float, keyring: Optional[Keyring] = None) -> None:
         self.path = path
+        self.keyring = keyring
         self._lock_timeout = lock_timeout
         self._idle: list[Database] = []
         self._guard = threading.Lock()
         self._process = os.getpid()
         self._closings = 0
 
+    @property
+    def password(self) -> Optional[Password]:
+        """What the keyring was made with, None if there is none."""
+        return None if self.keyring is None else self.keyring.password
+
     @contextmanager
     def reading(self, *, fresh: bool = False) -> Iterator[Database]:
         """Lend a connection to an existing repository; a fresh one has nothing of the file in its cache."""
         if fresh:
             self.close()
-        database = self._take() or Database.open(self.path, self._lock_timeout)
+        database = self._take() or Database.open(self.path, self._lock_timeout, self.keyring)
         with self._lend(database):
             yield database
 
@@ -80,8 +90,8 @@ class ConnectionPool:
 
     def _open(self, create: bool) -> Database:
         if create:
-            return Database.create(self.path, self._lock_timeout, _settings())
-        return Database.open(self.path, self._lock_timeout)
+            return Database.create(self.path, self._lock_timeout, _settings(), self.keyring)
+        return Database.open(self.path, self._lock_timeout, self.keyring)
 
     def close(self) -> None:
         """Close every idle connection; one that is lent is closed when it comes back."""

@@ -132,6 +132,13 @@ class ApswConnection:
         except _ERRORS as exc:
             self._fail(exc)
 
+    def unlock(self, key: str) -> bool:
+        """Give the key of an encrypted file, for a library that knows of such; tell whether it was taken."""
+        try:
+            return bool(self._connection.execute(f'PRAGMA key="{key}"', can_cache=False).fetchall())
+        except _ERRORS:
+            return False  # without the exception, whose frames have the key
+
     def trace(self, callback: Optional[Callable[[str], object]]) -> None:
         """Call back with the text of each statement that is run."""
         if callback is None:

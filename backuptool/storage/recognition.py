@@ -1,0 +1,80 @@
+"""Which files this process has open, and whether they are encrypted.
+
+Owns how the two kinds of file are told apart. Closing any descriptor of a file drops the locks that this process has on
+it, so one that is open is never opened again to look at its first bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Optional, Tuple
+
+__all__ = ["ENCRYPTED_MAGIC", "Identity", "identity_of", "is_encrypted", "looking", "note_closed", "note_opened"]
+
+#: What an encrypted repository begins with, where another begins with "SQLite format 3".
+ENCRYPTED_MAGIC = b"backuptool crypt"
+
+#: Device and inode of a file.
+Identity = Tuple[int, int]
+
+_lock = threading.RLock()
+
+_opened: dict[Identity, tuple[bool, int]] = {}  # whether it is encrypted, number of connections
+
+
+def looking() -> threading.RLock:
+    """Return the lock that is held from looking at a file until the connection to it is noted."""
+    return _lock
+
+
+def identity_of(path: str) -> Optional[Identity]:
+    """Return what tells one file from another, None if there is no such file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def is_encrypted(path: str) -> bool:
+    """Tell whether a file begins as an encrypted repository does; False if it cannot be read."""
+    identity = identity_of(path)
+    known = _opened.get(identity) if identity is not None else None
+    if known is not None:
+        return known[0]
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return False
+    try:
+        return os.read(descriptor, len(ENCRYPTED_MAGIC)) == ENCRYPTED_MAGIC
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def note_opened(identity: Identity, encrypted: bool) -> None:
+    """Note that a connection has a file open."""
+    with _lock:
+        _opened[identity] = encrypted, _opened.get(identity, (encrypted, 0))[1] + 1
+
+
+def note_closed(identity: Identity) -> None:
+    """Note that a connection has closed a file."""
+    with _lock:
+        encrypted, number = _opened.get(identity, (False, 0))
+        if number > 1:
+            _opened[identity] = encrypted, number - 1
+        else:
+            _opened.pop(identity, None)
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
