@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Dict, List, Tuple
 
 import pytest
-from conftest import NOBODY, age, as_nobody, noise, sql, write
+from conftest import NOBODY, age, as_nobody, noise, write
 from trees import make_every_kind, needs_root, program
 
 from backuptool import Diff, PathNotFoundError, PatternError, Repository, SourceError, WrongKindError
@@ -109,11 +110,19 @@ def test_a_diff_costs_what_changed_and_reads_no_packs(repo: Repository, tmp_path
 def test_the_indexes_answer_what_began_and_what_ended(repo: Repository, source: Path) -> None:
     """Without them each diff would sweep over all versions."""
     repo.snapshot(source)
-    from backuptool.storage import versions
-
-    for terms, index in ((versions._ENDED, "files_last"), (versions._BEGUN, "files_first")):
-        plan = sql(repo.path, f"EXPLAIN QUERY PLAN SELECT path FROM files AS f WHERE {terms}", 1, 1, 2, 1)
-        assert f"INDEX {index} (source=?" in str(plan)
+    repo.snapshot(source)
+    statements: List[str] = []
+    with repo._pool.reading() as database:
+        database.trace(statements.append)
+    repo.diff(1, 2)
+    with repo._pool.reading() as database:
+        database.trace(None)
+        plans = [
+            str(database.query(f"EXPLAIN QUERY PLAN {statement}", (1, 1, 2, 1) if "?" in statement else ()))
+            for statement in statements
+            if "FROM files AS f WHERE" in statement
+        ]
+    assert [re.findall(r"INDEX (\w+) \(source=\?", plan) for plan in plans] == [["files_last"], ["files_first"]]
 
 
 def test_what_many_snapshots_changed_and_changed_back_is_no_difference(repo: Repository, source: Path) -> None:

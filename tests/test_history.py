@@ -195,6 +195,21 @@ def test_a_source_may_be_named_as_the_shell_does(
         assert repo.tree(name).snapshot.id == 1
 
 
+def test_a_source_that_is_no_directory_has_its_name(repo: Repository, tmp_path: Path) -> None:
+    source = write(tmp_path / "source" / "a.txt", b"a").parent
+    repo.snapshot(source)
+    with (tmp_path / "tree.tar").open("wb") as stream:
+        repo.export_tar(1, stream)
+    repo.import_tar(tmp_path / "tree.tar", source="photos", host="laptop")
+    for name in ("latest:photos", "latest:laptop:photos", "latest"):
+        assert repo.tree(name).snapshot.id == 2
+    assert [version.first for version in repo.history("a.txt", source="photos")] == [2]
+    assert repo.find("a.txt", source="photos", host="laptop").paths == ("a.txt",)
+    with repo.open("latest:photos", "a.txt") as file:
+        assert file.read() == b"a"
+    assert repo.diff(1, 2).changed_files == repo.diff(1, 2).added_files == 0
+
+
 # Finding.
 
 
