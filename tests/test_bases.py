@@ -164,6 +164,15 @@ def test_what_has_nothing_in_common_with_its_last_version_stands_alone(repo: Rep
     assert codecs(repo) == [(1, RAW, None), (2, RAW, None), (3, ZSTD, None), (4, ZSTD_BASE, 3)]
 
 
+def test_what_has_drifted_away_from_its_base_stands_alone_and_is_the_next_base(
+    repo: Repository, tmp_path: Path
+) -> None:
+    for drift in (0, 10 * KIB, 15 * KIB, 16 * KIB):  # of 25 KiB
+        files = {f"{n}.bin": noise(25 * KIB, n)[drift:] + noise(25 * KIB, 100 + n)[:drift] for n in range(10)}
+        save(repo, tmp_path / "tree", files)
+    assert codecs(repo) == [(1, RAW, None), (2, ZSTD_BASE, 1), (3, RAW, None), (4, ZSTD_BASE, 3)]
+
+
 def test_pack_that_did_not_compress_is_a_base_for_what_is_like_it(repo: Repository, tmp_path: Path) -> None:
     first = {f"{number}.bin": noise(20 * KIB, number) for number in range(10)}
     second = {name: b"changed" + data for name, data in first.items()}
@@ -293,9 +302,8 @@ def test_half_empty_packs_of_one_base_become_one_that_refers_to_it(repo: Reposit
     assert result.problems == ()
     assert repo.check().problems == ()
     assert restored(repo, 4, tmp_path / "out") == expected
-    [(live, size)] = sql(repo.path, "SELECT sum(live), sum(size) FROM packs WHERE id IN (SELECT pack FROM bases)")
-    assert live == size
-    assert len(codecs(repo)) == 2
+    assert [codec for _, codec, _ in codecs(repo)] == [ZSTD, ZSTD_BASE]
+    assert sql(repo.path, "SELECT live = size FROM packs JOIN bases ON pack = id") == [(1,)]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -418,6 +426,41 @@ def test_what_does_not_refer_to_the_damage_in_a_base_is_given_back(repo: Reposit
     )
     assert problem_paths(repo) == {"1.bin"}
     assert [problem.path for problem in repo.restore(2, tmp_path / "out").problems] == ["1.bin"]
+
+
+def test_what_refers_to_what_is_left_of_a_base_is_given_back(repo: Repository, tmp_path: Path) -> None:
+    first = {f"{number:02}.bin": noise(20 * KIB, number) + bytes(20 * KIB) for number in range(20)}
+    save(repo, tmp_path / "tree", first)
+    save(repo, tmp_path / "tree", {name: b"changed" + data for name, data in first.items()})
+    assert codecs(repo) == [(1, ZSTD, None), (2, ZSTD_BASE, 1)]
+    sql(repo.path, "UPDATE packs SET data = substr(data, 1, length(data) / 2) WHERE id = 1")
+    lost = problem_paths(repo)
+    assert 0 < len(lost) < 14
+    assert {problem.path for problem in repo.restore(2, tmp_path / "out").problems} == lost
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("DELETE FROM bases", "it does not say which pack is its base"),
+        ("DELETE FROM packs WHERE id = 1", "its base, pack 1, cannot be read: pack 1 is missing"),
+        ("UPDATE bases SET base = pack", "its base, pack 2, has a base itself"),
+        ("UPDATE bases SET base = 3 WHERE pack = 2", "its base, pack 3, has a base itself"),
+        ("UPDATE bases SET base = 'x'", "it does not say which pack is its base"),
+        (
+            "UPDATE packs SET data = substr(data, 9) WHERE id = 1",
+            "its base, pack 1, is damaged: a pack cannot be decom",
+        ),
+    ],
+)
+def test_pack_without_a_base_that_it_can_be_read_with_says_why(
+    repo: Repository, releases: List[Dict[bytes, Entry]], statement: str, message: str
+) -> None:
+    damage(repo, statement)
+    with repo._pool.reading(fresh=True) as database:
+        damaged = PackSource(database).read(2).result()
+    assert damaged.damage is not None
+    assert damaged.damage.startswith(message)
 
 
 HOSTILE = {

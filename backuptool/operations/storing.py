@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 from array import array
 from collections import deque
-from typing import Callable, Collection, Deque, Iterator, Optional, Sequence, Tuple, Union
+from itertools import chain
+from typing import Callable, Deque, Iterator, Optional, Sequence, Tuple, Union
 
 from ..progress import Reporter
 from ..storage.bases import Base
@@ -105,9 +106,10 @@ class Storing:
         here = array("I", (position for position in window.files if sizes[position] > LARGE_FILE))
         away = array("I", (position for position in window.files if sizes[position] <= LARGE_FILE))
         groups = group_by_base(window, self._look_up_bases)
-        alone: Collection[int] = away
-        if groups:
-            alone = set(away).difference(*(group.positions for group in groups))
+        grouped = bytearray(len(window))
+        for position in chain.from_iterable(group.positions for group in groups):
+            grouped[position] = 1
+        alone = array("I", (position for position in away if not grouped[position])) if groups else away
         if self._readers.start(len(away), sum(sizes[position] for position in away)):
             self._submit(window, window.by_likeness(alone))
             for base, positions in groups:

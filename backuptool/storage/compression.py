@@ -243,13 +243,10 @@ def salvage(codec: str, data: bytes, size: int, base: Optional[bytes] = None) ->
     try:
         decompressor = _decompressor(codec, base)
         # The checksum comes last, and by itself: of a short frame nothing would come out if it came with the rest.
-        ends = [
-            *range(_SALVAGE_STEP, len(data) - _CHECKSUM_BYTES, _SALVAGE_STEP),
-            len(data) - _CHECKSUM_BYTES,
-            len(data),
-        ]
+        body = max(0, len(data) - _CHECKSUM_BYTES)
+        ends = [*range(_SALVAGE_STEP, body, _SALVAGE_STEP), body, len(data)]
         for begin, end in zip([0, *ends], ends):
-            piece = decompressor.decompress(data[max(0, begin) : max(0, end)], size - found)
+            piece = decompressor.decompress(data[begin:end], size - found)
             while piece:
                 pieces.append(piece)
                 found += len(piece)
