@@ -79,8 +79,8 @@ _CHECKSUM_BYTES = 4
 #: Of a base larger than 8 times as many bytes zstd takes the end.
 _BASE_HASH_LOG = 19
 
-#: Binary logarithm of the farthest that a frame with a base looks back: over the largest pack to the beginning of the
-#: largest base. A reader gives a frame that claims more nothing.
+#: Binary logarithm of the largest window that a frame with a base may ask for: that of the largest pack, which is what
+#: zstd needs to keep all of a base in reach, and one more for other writers. What claims more is refused.
 _BASE_WINDOW_LOG = 25
 
 #: What a pack would take without its base is found out from a part: a sixteenth, or 64 KiB of a small one. That begins
@@ -88,6 +88,9 @@ _BASE_WINDOW_LOG = 25
 _SAMPLE_SHARE = 16
 _SAMPLE_BYTES = 64 << 10
 _SAMPLE_TRUST = 0.75
+
+#: Binary logarithm of the smallest window that zstd has.
+_LEAST_WINDOW_LOG = 10
 
 #: Bytes of a dictionary below which zstd takes none.
 _LEAST_BASE = 8
@@ -111,17 +114,18 @@ def zstd_module() -> Any:
     return importlib.import_module("pyzstd")
 
 
-def _new_compressor(setting: Setting, base: Optional[bytes] = None) -> Any:
+def _new_compressor(setting: Setting, base: Optional[bytes] = None, size: int = 0) -> Any:
+    """Return a compressor; with a base for one frame of that many bytes."""
     module = zstd_module()
     further = {"window_log": setting.window_log, "hash_log": setting.hash_log}
     options = {"compression_level": setting.level, "checksum_flag": 1}
     options.update({name: value for name, value in further.items() if value is not None})
     if base is None:
         return _compressor(module, options)
-    # zstd forgets a dictionary when it has gone on for a window: no pack is larger than twice its size and a content.
-    reach = (2 * setting.pack_size + len(base)).bit_length()
+    # zstd keeps all of a dictionary, however large, until it has gone on for a window: one of the size of the pack. A
+    # larger one would be larger in memory as well.
     places = max(_BASE_HASH_LOG, len(base).bit_length() - 3)
-    options.update(window_log=min(reach, _BASE_WINDOW_LOG), hash_log=places)
+    options.update(window_log=max(_LEAST_WINDOW_LOG, size.bit_length()), hash_log=places)
     return _compressor(module, options, zstd_dict=module.ZstdDict(base, is_raw=True).as_prefix)
 
 
@@ -168,7 +172,7 @@ def compress_with_base(
     """
     frame: Optional[bytes] = None
     if len(base) >= _LEAST_BASE:
-        compressor = _new_compressor(SETTINGS[compression], base)
+        compressor = _new_compressor(SETTINGS[compression], base, len(data))
         frame = compressor.compress(data, compressor.FLUSH_FRAME)
         # What it would be without is found out from a part, unless it is close.
         sample = data[: max(_SAMPLE_BYTES, len(data) // _SAMPLE_SHARE)]
