@@ -131,10 +131,10 @@ def test_a_snapshot_is_restored_by_number_or_as_the_latest() -> None:
     [
         ([], "the following arguments are required: COMMAND"),
         (["delete"], "argument COMMAND: invalid choice: 'delete'"),
-        (["snapshot"], "the following arguments are required: --target-directory"),
+        (["snapshot"], "one of the arguments --target-directory --stdin is required"),
         (["snapshot", "--target-directory", ""], "argument --target-directory: an empty path names nothing"),
         (["--db-path", "", "list"], "argument --db-path: an empty path names nothing"),
-        (["snapshot", "--target", "x"], "the following arguments are required: --target-directory"),
+        (["snapshot", "--target", "x"], "one of the arguments --target-directory --stdin is required"),
         (
             ["snapshot", "--target-directory", "x", "--max-file-size", "big"],
             "argument --max-file-size: not a size like 4096, 500M or 10GiB: 'big'",
