@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Callable, Dict, List, Tuple
 
 import pytest
-from conftest import NOBODY, age, as_nobody, noise, write
+from conftest import NOBODY, EveryEvent, age, as_nobody, noise, write
 from trees import make_every_kind, needs_root, program
 
-from backuptool import Diff, PathNotFoundError, PatternError, Repository, SourceError, WrongKindError
+from backuptool import Diff, PathNotFoundError, PatternError, ProgressEvent, Repository, SourceError, WrongKindError
+from backuptool.operations.compare import CompareOptions, compare
 
 
 def shown(diff: Diff) -> Dict[str, Tuple[object, ...]]:
@@ -316,6 +317,35 @@ def test_a_file_that_changes_while_it_is_read_is_a_problem(
     monkeypatch.setattr(os, "read", touched)
     compared = repo.compare(1, source)
     assert [(problem.kind, problem.path) for problem in compared.problems] == [("changed-while-read", "kept")]
+
+
+def compare_watched(repo: Repository, directory: Path, callback: Callable[[ProgressEvent], object]) -> Diff:
+    """Compare with snapshot 1, and call back before each single entry is looked at."""
+    with repo._pool.reading() as database:
+        options = CompareOptions(directory=os.fsencode(directory))
+        return compare(database, 1, options, EveryEvent(callback))
+
+
+def test_what_changes_between_listing_and_reading_is_handled_as_by_a_snapshot(repo: Repository, source: Path) -> None:
+    (source / "link").symlink_to("kept")
+    repo.snapshot(source)
+
+    def change_beside(event: ProgressEvent) -> None:
+        path = source / event.path
+        if event.path in ("kept", "link", "sub/changed", "sub/gone"):
+            path.unlink()
+        if event.path == "kept":
+            os.mkfifo(path)
+        if event.path in ("link", "sub/changed"):
+            path.mkdir()
+
+    compared = compare_watched(repo, source, change_beside)
+    assert [(problem.kind, problem.path) for problem in compared.problems] == [
+        ("changed-kind", "kept"),
+        ("changed-kind", "link"),
+        ("changed-kind", "sub/changed"),
+    ]
+    assert shown(compared) == {"sub/gone": ("removed",)}
 
 
 def test_a_comparison_tells_where_it_is(repo: Repository, source: Path) -> None:

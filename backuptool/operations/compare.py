@@ -162,7 +162,9 @@ class _Comparison:
             self._unreadable_at("changed-kind", path, str(exc))
             return None
         except OSError as exc:
-            if exc.errno != errno.ENOENT:
+            if exc.errno in (errno.EINVAL, errno.ENOTDIR):
+                self._unreadable_at("changed-kind", path, "became another kind of file while the tree was walked")
+            elif exc.errno != errno.ENOENT:
                 self._unreadable_at("unreadable", path, f"cannot be read: {exc.strerror or exc}")
             return None
         if kind == b"f" and old is None:
