@@ -120,6 +120,16 @@ def transactions(path: Path) -> int:
     return len(counts)
 
 
+def can_begin(how: str, path: Path) -> bool:
+    """Tell whether another process can begin such a transaction."""
+    program = (
+        "import sqlite3, sys; d = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None); "
+        f"d.execute('BEGIN {how}')"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(path)], stderr=subprocess.DEVNULL, check=False)
+    return done.returncode == 0
+
+
 def wait_for_more(told: Path, committed: int) -> int:
     """Wait until the writer has committed more than that, and return how much it has."""
     while True:
@@ -160,6 +170,21 @@ def test_an_image_holds_the_first_transactions_however_much_is_committed_meanwhi
             assert committed <= held <= int((tmp_path / "told").read_bytes()) + 1
             committed = held + 1
     assert repo.check().problems == ()
+
+
+def test_nobody_can_commit_to_a_database_with_a_rollback_journal_while_it_is_read(
+    repo: Repository, source: Path
+) -> None:
+    make(source / "a.db", "delete", noise(3 << 20))
+    could: List[bool] = []
+
+    def attempt(event: ProgressEvent) -> None:
+        if event.phase == "read":
+            could.append(can_begin("EXCLUSIVE", source / "a.db"))
+
+    assert snapshot_watched(repo.path, source, attempt).databases == ("a.db",)
+    assert False in could
+    assert can_begin("EXCLUSIVE", source / "a.db")
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
@@ -443,16 +468,6 @@ def test_what_sqlite_opens_must_be_what_was_listed(tmp_path: Path) -> None:
 # The process that takes the snapshot may have the database open itself.
 
 
-def can_write(path: Path) -> bool:
-    """Tell whether another process can write to a database."""
-    program = (
-        "import sqlite3, sys; d = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None); "
-        "d.execute('BEGIN IMMEDIATE')"
-    )
-    done = subprocess.run([sys.executable, "-c", program, str(path)], stderr=subprocess.DEVNULL, check=False)
-    return done.returncode == 0
-
-
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_a_transaction_of_the_same_process_keeps_its_locks(
     repo: Repository, source: Path, tmp_path: Path, mode: str
@@ -462,9 +477,9 @@ def test_a_transaction_of_the_same_process_keeps_its_locks(
     with closing(sqlite3.connect(str(source / "a.db"), isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
         database.execute("INSERT INTO t VALUES (2)")
-        assert not can_write(source / "a.db")
+        assert not can_begin("IMMEDIATE", source / "a.db")
         result = repo.snapshot(source)
-        assert not can_write(source / "a.db")
+        assert not can_begin("IMMEDIATE", source / "a.db")
         database.execute("COMMIT")
     assert (result.databases, result.problems) == (("a.db",), ())
     assert names(repo, result, tmp_path / "out") == ["a.db", "b.txt"]
@@ -477,7 +492,7 @@ def test_reading_the_bytes_of_an_open_database_drops_its_locks(source: Path) -> 
     with closing(sqlite3.connect(str(source / "a.db"), isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
         (source / "a.db").read_bytes()
-        assert can_write(source / "a.db")
+        assert can_begin("IMMEDIATE", source / "a.db")
 
 
 def test_a_file_that_this_process_locks_for_itself_alone_is_copied_by_another(
@@ -487,7 +502,7 @@ def test_a_file_that_this_process_locks_for_itself_alone_is_copied_by_another(
     with closing(sqlite3.connect(str(source / "a.db"), isolation_level=None)) as database:
         database.execute("BEGIN EXCLUSIVE")
         result = repo.snapshot(source)
-        assert not can_write(source / "a.db")
+        assert not can_begin("IMMEDIATE", source / "a.db")
     assert kinds(result) == [("database-not-captured", "a.db")]
     assert names(repo, result, tmp_path / "out") == ["a.db"]
 
