@@ -118,6 +118,9 @@ def _tell_error(error: Exception, *, verbose: bool) -> None:
     if isinstance(error, (BackuptoolError, argparse.ArgumentTypeError)):
         _tell("error", printable(str(error)))
         return
+    if isinstance(error, MemoryError):
+        _tell("error", "there is not enough memory; nothing saved before is lost, run it where there is more")
+        return
     if verbose:
         import traceback
 
@@ -126,8 +129,6 @@ def _tell_error(error: Exception, *, verbose: bool) -> None:
     reason = f"{type(error).__name__}: {error}" + ("" if verbose else " (-v shows where)")
     if isinstance(error, OSError) and error.filename is not None:
         reason = f"{os.fsdecode(error.filename)}: {error.strerror}"
-    if isinstance(error, MemoryError):
-        reason = "there is not enough memory; nothing saved before is lost, run it where there is more"
     _tell("error", printable(reason))
 
 

@@ -22,11 +22,14 @@ import trees
 
 from backuptool import ProgressEvent, Repository
 
-__all__ = ["DATA", "HOST", "Expected", "facts", "load_expected", "unpack_sample", "write_history"]
+__all__ = ["DATA", "HOST", "PINNED", "Expected", "facts", "load_expected", "unpack_sample", "write_history"]
 
 DATA = Path(__file__).resolve().parent / "data"
 
 HOST = "sample"
+
+#: The snapshot that is pinned, in formats that have pins.
+PINNED = 4
 
 #: What is known of an entry: see :func:`facts`.
 Expected = Dict[str, List[Any]]
@@ -139,7 +142,9 @@ def _make_home(root: Path) -> None:
 
 
 def write_history(repository: Path, work: Path) -> Dict[int, Expected]:
-    """Take snapshots of two sources that change, prune two of them, interrupt one; return what each kept one holds.
+    """Take snapshots of two sources that change, prune two of them, interrupt one, pin one and drill one.
+
+    Returns what each kept one holds.
 
     Args:
         repository: The file; it must not exist.
@@ -160,7 +165,7 @@ def write_history(repository: Path, work: Path) -> Dict[int, Expected]:
         etc.mkdir()
         _write(etc / "passwd", b"root:x:0:0::/root:/bin/sh\n", 1_300_000_000)
         _write(etc / "same as small", b"a small file\n" * 3, 1_300_000_001)
-        _write(etc / "noise", noise(20_000, 1), 1_300_000_002)  # compresses to nothing less: a raw pack
+        _write(etc / "noise", noise(40_000, 1), 1_300_000_002)  # compresses to nothing less: a raw pack
         take(etc, "of another source")
         _write(home / "large", _numbers(100_000, 200_000) + b"inserted\n" + _numbers(200_000, 330_000), 1_500_000_010)
         _write(home / "only in the pruned one", b"gone\n" * 9, 1_500_000_011)
@@ -172,6 +177,8 @@ def write_history(repository: Path, work: Path) -> Dict[int, Expected]:
         shutil.rmtree(home / "dir" / "sub")
         take(home, "", ["weekly"])
         _write(etc / "hosts", b"127.0.0.1 localhost\n", 1_300_000_003)
+        # A changed file of some size: its pack has the one of its last version as base.
+        _write(etc / "noise", noise(40_000, 1)[:-1] + b"changed", 1_300_000_004)
         take(etc)
         _write(home / "new", _numbers(1, 3000), 1_500_000_013)
         take(home, "the last")
@@ -190,6 +197,8 @@ def write_history(repository: Path, work: Path) -> Dict[int, Expected]:
             repo.snapshot(home, host=HOST, progress=interrupt)
         except _InterruptedError:
             pass
+        repo.annotate(PINNED, pinned=True)
+        assert repo.drill(6, scratch=work, seed=1).problems == ()
         assert repo.check().problems == ()
     return expected
 

@@ -261,3 +261,25 @@ def test_hash_of_a_chunk_that_is_a_number_hurts_its_file_alone(repo: Repository,
 def test_contents_whose_numbers_are_all_negative_are_counted(saved: Repository) -> None:
     forge(saved, "UPDATE contents SET id = -10 - id", "UPDATE files SET content = -10 - content")
     assert not saved.check().ok
+
+
+@pytest.mark.parametrize("change", ["first = 'text'", "last = 'text'"])
+def test_statistics_of_numbers_that_are_none_are_damage(saved: Repository, tree: Path, change: str) -> None:
+    for data in (b"second", b"third"):
+        (tree / "a.txt").write_bytes(data)
+        saved.snapshot(tree)
+    forge(saved, f"UPDATE files SET {change} WHERE path = 'a.txt' AND first = 2")
+    with pytest.raises(CorruptionError, match=r"a number in .* is none .*; run check"):
+        saved.stats()
+
+
+@pytest.mark.parametrize("change", ["kind = 'zz'", "kind = ''", "sparse = 300", "sparse = -1"])
+def test_rows_that_no_digest_covers_are_neither_restored_nor_copied(
+    saved: Repository, tmp_path: Path, change: str
+) -> None:
+    forge(saved, f"UPDATE files SET {change} WHERE path = 'a.txt'")
+    assert [problem.path for problem in saved.restore(1, tmp_path / "out").problems] == ["a.txt"]
+    try:
+        assert saved.copy(tmp_path / "copy.db").problems != ()
+    except CorruptionError:
+        pass

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from sample import DATA, HOST, Expected, facts, load_expected, unpack_sample
+from sample import DATA, HOST, PINNED, Expected, facts, load_expected, unpack_sample
 from trees import IS_ROOT
 
 from backuptool import Repository
@@ -116,6 +116,7 @@ def test_old_repository_takes_snapshots_and_finds_what_it_has(name: str, reposit
 def test_old_repository_is_pruned(name: str, repository: Path, tmp_path: Path) -> None:
     with Repository(repository) as repo:
         everything: Dict[int, Expected] = load_expected(name)
+        repo.annotate(PINNED, pinned=False)
         for number in sorted(everything)[:-1]:
             plan = repo.prune(number, dry_run=True)
             result = repo.prune(number)

@@ -9,10 +9,12 @@ import os
 import time
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
+from operator import index
 from typing import Any, Mapping, Optional, Sequence, Union
 
 import attrs
 
+from ..errors import CorruptionError
 from ..results.drill import Drill
 from ..results.stats import ChangedFile, LargestFile, PackStats, SnapshotStats, SourceStats, Stats
 from ..storage import catalog, records, statistics
@@ -25,7 +27,18 @@ __all__ = ["stats"]
 
 
 def stats(database: Database, selection: Selection, top: int) -> Stats:
-    """Return the figures of one state of the repository."""
+    """Return the figures of one state of the repository.
+
+    Raises:
+        CorruptionError: A row holds something else than a number where one belongs.
+    """
+    try:
+        return _stats(database, selection, top)
+    except TypeError as exc:
+        raise CorruptionError(f"a number in {database.path} is none ({exc}); run check to see what is hit") from exc
+
+
+def _stats(database: Database, selection: Selection, top: int) -> Stats:
     begin = time.monotonic()
     with database.read_transaction():
         rows = catalog.snapshot_rows(database)
@@ -165,7 +178,7 @@ class _Files:
 
     def largest(self) -> tuple[LargestFile, ...]:
         return tuple(
-            LargestFile(**self._named(each), size_bytes=each.size, snapshot=self._newest(each.source, each.last))
+            LargestFile(**self._named(each), size_bytes=index(each.size), snapshot=self._newest(each.source, each.last))
             for each in statistics.largest_files(self._database, list(self._rows), self._top)
         )
 

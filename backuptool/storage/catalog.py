@@ -394,13 +394,19 @@ _COLUMN_TYPES = tuple(map(frozenset, zip(*_VERSION_TYPES)))
 
 def _are_sound(rows: Sequence[Sequence[Any]]) -> bool:
     """Tell whether no field of these rows is of a wrong type. It takes a third of asking each row."""
-    columns = zip(*rows)
-    return all(types.issuperset(map(type, column)) for types, column in zip(_COLUMN_TYPES, columns))
+    if not rows:
+        return True
+    columns = list(zip(*rows))
+    return (
+        all(types.issuperset(map(type, column)) for types, column in zip(_COLUMN_TYPES, columns))
+        and {*map(len, columns[1])} == {1}
+        and 0 <= min(columns[10]) <= max(columns[10]) <= 255
+    )
 
 
 def file_version(row: Sequence[Any]) -> FileVersion:
     """Return a version; a damaged row gives one of the unknown kind ``?``."""
-    if tuple(map(type, row[:15])) in _VERSION_TYPES:
+    if tuple(map(type, row[:15])) in _VERSION_TYPES and len(row[1]) == 1 and 0 <= row[10] <= 255:
         return FileVersion._make(row[:15])
     path = row[0] if isinstance(row[0], bytes) else str(row[0]).encode()
     return FileVersion(path, b"?", 0, 0, 0, b"", b"", 0, 0, None, 0, None, None, None, None)

@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 import random
 import select
-import shutil
 import stat
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Callable, Dict, List, Tuple
 
@@ -47,11 +45,14 @@ class Mutator:
 
 
 def _clear(path: str) -> None:
-    if os.path.isdir(path) and not os.path.islink(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except IsADirectoryError:
+        for name in os.listdir(path):
+            os.unlink(os.path.join(path, name))
+        os.rmdir(path)
 
 
 def _file(path: str, outside: str, chance: random.Random) -> None:

@@ -83,6 +83,19 @@ class Arena:
             [*restore, "2", "--output-directory", out],
             [*restore, "latest", "--output-directory", out, "--verify", "--delete-extra"],
             [*restore, "1", "--output-directory", out, "--overwrite", "always", "--delete-extra"],
+            [*db, "stats"],
+            [
+                *db,
+                "export",
+                "--snapshot-number",
+                "2",
+                "--output",
+                str(self.work / "out" / "exported.tar"),
+                "--overwrite",
+            ],
+            [*db, "copy", "--destination", str(self.work / "out" / "copy.db")],
+            [*db, "drill", "--snapshot-number", "2", "--scratch-directory", str(self.work / "out")],
+            [*db, "annotate", "--snapshot", "1", "--note", "new"],
             [*db, "snapshot", "--target-directory", str(self.work / "source")],
             [*db, "prune", "--snapshot", "1"],
             [*db, "prune", "--snapshot", "2"],
@@ -174,12 +187,12 @@ def run(effort: Effort) -> Figures:
     with Victim(_SECONDS) as victim:
         for case in CASES:
             figures.tried["forged repositories"] += 1
-            figures.tried["commands run on hostile files"] += 10
+            figures.tried["commands run on hostile files"] += 15
             figures.faults += try_case(case, arena, base, victim)
         number = 0
         while not effort.is_over(3600) if effort.full else number < _SHORT:
             figures.tried["mutated repositories"] += 1
-            figures.tried["commands run on hostile files"] += 10
+            figures.tried["commands run on hostile files"] += 15
             found = try_mutation(f"{effort.seed}.{number}", arena, base, victim, figures)
             for fault in found:
                 effort.tell(fault)
