@@ -166,11 +166,14 @@ def run(effort: Effort) -> Figures:
     figures = Figures()
     try_dense(effort.work / "small", SMALL, figures)
     for size in LARGE if effort.full else LARGE[:3]:
+        if effort.is_over():
+            return figures
         effort.tell(f"{size:,} bytes")
         try_sparse(effort.work / "large", size, figures)
-    if effort.full:
+    if effort.full and not effort.is_over():
         effort.tell("4 GiB and a byte, of data")
         try_dense(effort.work / "dense", (4 * _GIB + 1,), figures)
+    if effort.full and not effort.is_over():
         effort.tell("1 TiB")
         try_sparse(effort.work / "huge", _TIB, figures)
     return figures
