@@ -19,7 +19,7 @@ from .results.snapshot import Snapshot
 if TYPE_CHECKING:
     from typing import Literal
 
-    from .repository import Repository
+    from .chapters.looking import Looking
 
 __all__ = ["SnapshotPath"]
 
@@ -45,9 +45,7 @@ class SnapshotPath:
 
     __slots__ = ("_entry", "_repository", "path", "snapshot")
 
-    def __init__(
-        self, repository: Repository, snapshot: Snapshot, path: str = "", entry: Optional[Entry] = None
-    ) -> None:
+    def __init__(self, repository: Looking, snapshot: Snapshot, path: str = "", entry: Optional[Entry] = None) -> None:
         self._repository = repository
         self.snapshot = snapshot
         self.path = path

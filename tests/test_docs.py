@@ -354,7 +354,7 @@ def test_every_public_name_is_in_the_api_page() -> None:
 
 def test_every_method_and_option_of_the_repository_is_in_the_api_page() -> None:
     text = read("docs/api.md")
-    for name, method in vars(backuptool.Repository).items():
+    for name, method in inspect.getmembers(backuptool.Repository):
         if name.startswith("_"):
             continue
         section = re.search(rf"^### (Repository\.)?{name}\b.*?(?=^##)", text, flags=re.MULTILINE | re.DOTALL)

@@ -1,0 +1,98 @@
+"""What every chapter of a repository builds on: where it is, how it is opened, and that it is closed."""
+
+from __future__ import annotations
+
+import os
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Optional,
+    TypeVar,
+)
+
+from ..storage.pool import BorrowingDatabase, ConnectionPool
+
+if TYPE_CHECKING:
+    from ..storage.opened import SharedReader
+
+from ..parameters import Password, StrPath, keyring_of
+
+__all__ = ["Opened"]
+
+_Self = TypeVar("_Self", bound="Opened")
+
+
+class Opened:
+    """A repository file and the connections to it.
+
+    Args:
+        path: The repository file.
+        password: Opens an encrypted repository, and has the first snapshot create one: text, bytes (those of a key
+            file), or a function that returns either and is called when the file is first opened. It is kept out of
+            every text, and not pickled. With it a repository that is not encrypted is refused.
+        lock_timeout: Seconds to wait for another process that is writing before RepositoryLockedError.
+        max_helpers: How many processes may read, write and examine files beside this one, 0 for none. By default as
+            many as there are processors, up to 8, where there is enough to do. Each takes up to 50 MB.
+    """
+
+    def __init__(
+        self,
+        path: StrPath = "backups.db",
+        *,
+        password: Optional[Password] = None,
+        lock_timeout: float = 60.0,
+        max_helpers: Optional[int] = None,
+    ) -> None:
+        if max_helpers is not None and max_helpers < 0:
+            raise ValueError(f"max_helpers must be 0 or more, not {max_helpers}")
+        self._path = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        self._lock_timeout = lock_timeout
+        self._max_helpers = max_helpers
+        self._shared_reader: Optional[SharedReader] = None
+        self._pool = ConnectionPool(self._path, lock_timeout, keyring_of(password))
+
+    @property
+    def path(self) -> str:
+        """Absolute path of the repository file."""
+        return self._path
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether the file is there and is encrypted; its first bytes say so, no password is needed."""
+        from ..storage.recognition import is_encrypted, looking
+
+        with looking():
+            return is_encrypted(self._path)
+
+    def close(self) -> None:
+        """Close the file. Using the repository afterwards opens it again."""
+        if self._shared_reader is not None:
+            self._shared_reader.forget()
+        self._pool.close()
+
+    def _database(self) -> BorrowingDatabase:
+        """Return the repository for what outlives a call."""
+        return BorrowingDatabase(self._pool)
+
+    def _reader(self) -> SharedReader:
+        """Return what all files that are open read with."""
+        if self._shared_reader is None:
+            from ..storage.opened import SharedReader
+
+            self._shared_reader = SharedReader(self._database())
+        return self._shared_reader
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Repository({self._path!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self._path, "lock_timeout": self._lock_timeout, "max_helpers": self._max_helpers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"], lock_timeout=state["lock_timeout"], max_helpers=state["max_helpers"])  # type: ignore[misc]
