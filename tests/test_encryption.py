@@ -31,6 +31,7 @@ for library in ("apsw", "cryptography"):
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 9), reason="encryption needs Python 3.9")
 
 from backuptool.operations.examining import Examination  # noqa: E402
+from backuptool.operations.prune import _final_pages  # noqa: E402
 from backuptool.storage.drivers.with_sqlite3mc import write_page  # noqa: E402
 from backuptool.storage.encryption import construction  # noqa: E402
 from backuptool.storage.encryption.construction import FileKey, Stretched  # noqa: E402
@@ -123,6 +124,32 @@ def victim(tmp_path: Path, history: Tuple[List[bytes], Dict[bytes, Entry]]) -> I
 
 
 # As any other repository
+
+
+@pytest.mark.parametrize("password", [None, PASSWORD], ids=["plain", "encrypted"])
+def test_size_after_a_prune_is_known_to_the_byte_where_the_page_maps_end(
+    memory_path: Path, password: str | None
+) -> None:
+    # An encrypted page has 64 bytes less, so a page of the pointer map describes fewer pages than a plain one: 3,265
+    # and 3,277 with itself. Files are made to end around both.
+    with Repository(memory_path / "r.db", password=password) as repo:
+        repo.snapshot_files({"a": b"a"}, "a")
+        found = []
+        with repo._pool.writing() as database:
+            insert = "INSERT INTO packs VALUES (?, ?, 0, 0, 'raw', zeroblob(?))"
+            database.execute(insert, (1000, PAGE * 3200, PAGE * 3200))
+            for pages in range(1, 60):
+                database.execute(insert, (1000 + pages, 8 * PAGE, 8 * PAGE))
+            for number in range(1059, 1000, -1):
+                with database.transaction():
+                    database.execute("DELETE FROM packs WHERE id = ?", (number,))
+                expected = _final_pages(database)
+                with database.transaction():
+                    while database.value("PRAGMA freelist_count"):
+                        database.query("PRAGMA incremental_vacuum")
+                found.append((expected, int(database.value("PRAGMA page_count"))))
+    assert [expected for expected, _ in found] == [pages for _, pages in found]
+    assert found[0][1] > 3300 > found[-1][1]
 
 
 @pytest.mark.parametrize("helpers", [0, 2])

@@ -336,7 +336,7 @@ def _final_pages(database: Database) -> int:
     if not free:
         return pages
     page_size = database.page_size()
-    entries = page_size // 5
+    entries = database.usable_bytes() // 5
     locks = _PENDING_BYTE // page_size + 1
 
     def map_page(page: int) -> int:

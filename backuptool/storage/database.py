@@ -441,6 +441,10 @@ class Database:
         """Return the size of a page in bytes."""
         return int(self.value("PRAGMA page_size"))
 
+    def usable_bytes(self) -> int:
+        """Return the bytes of a page that SQLite uses: all, or what an encrypting library leaves."""
+        return self.page_size() - self._connection.reserved_bytes
+
     def identities(self) -> frozenset[tuple[int, int]]:
         """Return (device, inode) of the file and of its journal, so that a walk can leave them out."""
         found = set()

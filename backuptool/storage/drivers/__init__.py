@@ -30,6 +30,10 @@ class Connection(Protocol):
     def in_transaction(self) -> bool:
         """Whether a transaction was begun and has not ended."""
 
+    @property
+    def reserved_bytes(self) -> int:
+        """Bytes of each page that SQLite leaves to an encrypting library."""
+
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Run a statement and return all its rows as tuples; no cursor stays open."""
 

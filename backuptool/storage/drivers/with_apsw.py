@@ -9,6 +9,7 @@ wrapped in one that casts it to a BLOB: SQLite hands out the same bytes, and no 
 
 from __future__ import annotations
 
+import ctypes
 import os
 from itertools import islice
 from typing import Any, Callable, Generator, Iterable, NoReturn, Optional, Sequence
@@ -84,6 +85,13 @@ class ApswConnection:
             return self._connection.in_transaction
         except apsw.ConnectionClosedError:
             return False
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Bytes of each page that SQLite leaves to an encrypting library."""
+        reserved = ctypes.c_int(-1)  # asks, and changes nothing
+        self._connection.file_control("main", apsw.SQLITE_FCNTL_RESERVE_BYTES, ctypes.addressof(reserved))
+        return reserved.value
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Run a statement and return all its rows."""

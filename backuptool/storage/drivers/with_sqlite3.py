@@ -79,6 +79,11 @@ class Sqlite3Connection:
         except sqlite3.ProgrammingError:  # it is closed
             return False
 
+    @property
+    def reserved_bytes(self) -> int:
+        """None: a file that this library makes has none, and no other is a repository."""
+        return 0
+
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Run a statement and return all its rows."""
         try:
