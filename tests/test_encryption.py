@@ -336,6 +336,25 @@ def test_empty_file_is_not_made_an_encrypted_repository(tmp_path: Path, tree: Pa
         Repository(tmp_path / "r.db", password=PASSWORD).snapshot(tree)
 
 
+def test_pages_that_a_power_failure_left_behind_the_end_are_no_damage_and_other_bytes_are(
+    repo: Repository, tree: Path
+) -> None:
+    repo.snapshot(tree)
+    repo.close()
+    size = os.path.getsize(repo.path)
+    with open(repo.path, "ab") as file:
+        file.write(bytes(2 * PAGE))
+    assert repo.check().problems == ()
+    os.truncate(repo.path, size + 100)
+    assert "database-corrupt" in {problem.kind for problem in repo.check().problems}
+    os.truncate(repo.path, size + PAGE)
+    write(tree / "new", b"new")
+    repo.snapshot(tree)
+    repo.close()
+    assert os.path.getsize(repo.path) % PAGE == 0
+    assert repo.check().problems == ()
+
+
 def test_missing_repository_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(RepositoryNotFoundError):
         Repository(tmp_path / "r.db", password=PASSWORD).list()
@@ -535,8 +554,9 @@ def test_truncation_at_any_page_is_found(victim: Victim) -> None:
 
 
 def test_bytes_behind_the_end_are_found(victim: Victim) -> None:
+    """Whole pages, in contrast, are what a power failure may leave there."""
     assert victim.check(victim.data + b"x") == ("database-corrupt",)
-    assert victim.check(victim.data + bytes(PAGE)) == ("database-corrupt",)
+    assert victim.check(victim.data + bytes(PAGE + 1)) == ("database-corrupt",)
 
 
 def test_nothing_is_written_where_a_page_was_put_back(

@@ -91,6 +91,10 @@ class Call(NamedTuple):
             return f"{self._opened(self.arguments[_BY_DIRECTORY[self.name]])}/{path}"
         return path
 
+    def old_name(self) -> str:
+        """Return the last part of the path that a "link" or "linkat" gives another name to."""
+        return os.path.basename(_text(self.process, self.arguments[0 if self.name == "link" else 1]))
+
     def _opened(self, descriptor: int) -> str:
         try:
             return os.readlink(f"/proc/{self.process}/fd/{descriptor & 0xFFFFFFFF}")

@@ -26,7 +26,20 @@ _SECTOR = 512
 
 #: The calls by which SQLite, and whoever creates its file, change a directory or make sure of it.
 _CALLS: FrozenSet[str] = frozenset(
-    {"openat", "write", "pwrite64", "ftruncate", "fsync", "fdatasync", "unlink", "unlinkat", "rename", "fallocate"}
+    {
+        "openat",
+        "write",
+        "pwrite64",
+        "ftruncate",
+        "fsync",
+        "fdatasync",
+        "unlink",
+        "unlinkat",
+        "link",
+        "linkat",
+        "rename",
+        "fallocate",
+    }
 )
 
 
@@ -98,6 +111,9 @@ def record(
             operations.append(Operation("write", inodes[name], offset=call.arguments[3], data=data))
         elif call.name == "ftruncate" and name:
             operations.append(Operation("truncate", inodes[name], offset=call.arguments[1]))
+        elif call.name in ("link", "linkat") and name:
+            inodes[name] = inodes[call.old_name()]
+            operations.append(Operation("link", inodes[name], name))
         elif call.name in ("unlink", "unlinkat") and name:
             operations.append(Operation("unlink", inodes[name], name))
         elif name:
