@@ -13,6 +13,7 @@ from typing import Callable, List
 import pytest
 from conftest import sql, write_tree
 from reliability.forging import in_utf_16, run_sql, settle
+from reliability.hostile import make_base
 from trees import needs_root
 
 from backuptool import BackuptoolError, CorruptionError, Repository
@@ -283,3 +284,13 @@ def test_rows_that_no_digest_covers_are_neither_restored_nor_copied(
         assert saved.copy(tmp_path / "copy.db").problems != ()
     except CorruptionError:
         pass
+
+
+def test_copy_of_a_content_whose_size_is_no_number_is_damage(tmp_path: Path) -> None:
+    base = make_base(tmp_path)
+    run_sql(base, "UPDATE contents SET size = '[]' WHERE id = 13")
+    settle(base)
+    with Repository(base) as repo:
+        with pytest.raises(CorruptionError, match=r"a number in .* is none .*; run check"):
+            repo.copy(tmp_path / "copy.db")
+        assert not repo.check().ok

@@ -55,8 +55,13 @@ def copy(
             rows = [named[number] for number in sorted(named)]
         with destination.writing(create=True) as written:
             run = _Copying(read, written, options, reporter, clock)
-            for row in rows:
-                run.copy(row)
+            try:
+                for row in rows:
+                    run.copy(row)
+            except TypeError as exc:
+                raise CorruptionError(
+                    f"a number in {origin.path} is none ({exc}); run check to see what is hit", origin.path
+                ) from exc
     return CopyResult(
         destination=destination.path,
         copies=tuple(run.copies),
