@@ -294,3 +294,9 @@ def test_copy_of_a_content_whose_size_is_no_number_is_damage(tmp_path: Path) -> 
         with pytest.raises(CorruptionError, match=r"a number in .* is none .*; run check"):
             repo.copy(tmp_path / "copy.db")
         assert not repo.check().ok
+
+
+def test_chunk_whose_place_is_no_number_is_damage_for_an_export_too(repo: Repository, tmp_path: Path) -> None:
+    repo.snapshot(write_tree(tmp_path / "source", {"large": bytes(range(256)) * 8000, "small": b"small"}))
+    forge(repo, "UPDATE contents SET offset = 'text' WHERE id = (SELECT part FROM parts)")
+    assert [problem.path for problem in repo.export_tar(1, tmp_path / "out.tar").problems] == ["large"]

@@ -373,6 +373,10 @@ class ContentReader:
                 elif pack is None:
                     # Parts are not made of parts: a forged file could nest them for ever.
                     raise ContentMissingError(f"part {part} of content {content} has no bytes", self._database.path)
+                elif not (isinstance(pack, int) and isinstance(pack_offset, int)):
+                    raise ContentCorruptError(
+                        f"the row of part {part} of content {content} is damaged", self._database.path
+                    )
                 else:
                     yield offset, ContentLocation(part, digest, part_size, pack, pack_offset)
             if not rows:
