@@ -891,6 +891,15 @@ def test_threads_compress_at_the_same_time() -> None:
     assert packed == [compress(item) for item in data]
 
 
+@pytest.mark.parametrize("place", [0, 700_000, 1_900_000])
+def test_full_pack_of_which_a_small_part_compresses_is_compressed(place: int) -> None:
+    data = bytearray(noise(2 * MIB))
+    assert compress(bytes(data)) == (RAW, bytes(data))
+    data[place : place + 100_000] = b"text " * 20_000
+    codec, frame = compress(bytes(data))
+    assert (codec, len(frame) < 2 * MIB - 90_000) == (ZSTD, True)
+
+
 # Chunking
 
 

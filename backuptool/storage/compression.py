@@ -67,6 +67,11 @@ DEFAULT = "balanced"
 #: Of streams that leave the repository: what the program zstd does unless told otherwise.
 _STREAM = Setting(level=3, pack_size=0)
 
+#: Data of at least so many bytes is probed before it is compressed, in so many pieces of so many bytes.
+_PROBED_BYTES = 1 << 20
+_PROBE_PIECES = 32
+_PROBE_BYTES = 4 << 10
+
 #: Bytes fed at a time when salvaging: all blocks before the damaged one come out.
 _SALVAGE_STEP = 512
 
@@ -155,7 +160,16 @@ def compress(data: bytes | memoryview, compression: str = DEFAULT) -> tuple[str,
 
 
 def compress_if_smaller(data: bytes | memoryview, compression: str) -> Optional[bytes]:
-    """Return one zstd frame with checksum and content size, or None if it is not smaller than the data."""
+    """Return one zstd frame with checksum and content size, or None if it is not smaller than the data.
+
+    Of a full pack of which no part of the probe compresses, as of pictures and videos, the rest is not tried: zstd
+    would find out as well, but by then it has asked for twice as much memory as the pack takes.
+    """
+    if len(data) >= _PROBED_BYTES:
+        step = len(data) // _PROBE_PIECES
+        probe = b"".join(data[begin : begin + _PROBE_BYTES] for begin in range(0, len(data) - _PROBE_BYTES, step))
+        if len(_compressed(probe, "fast")) >= len(probe):
+            return None
     frame = _compressed(data, compression)
     return frame if len(frame) < len(data) else None
 
