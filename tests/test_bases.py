@@ -12,8 +12,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
 from conftest import Clock, Entry, entries, noise, restored, snapshot_watched, sql, write, write_tree
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from properties import example, given, settings, st
 
 from backuptool import ContentCorruptError, ProgressEvent, Repository
 from backuptool.operations.restore import RestoreOptions, restore

@@ -10,8 +10,7 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
 from conftest import Clock, Entry, entries, noise, restored, sql, write, write_tree
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from properties import HealthCheck, given, settings, st
 from trees import differences, make_every_kind, make_sparse_file, random_bytes
 
 import backuptool

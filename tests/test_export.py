@@ -13,8 +13,7 @@ from typing import Any, Dict, List
 
 import pytest
 from conftest import noise, sql, write, write_tree
-from hypothesis import given
-from hypothesis import strategies as st
+from properties import given, st
 from test_copy import damage_content
 from trees import (
     differences,

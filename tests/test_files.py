@@ -13,8 +13,7 @@ from typing import Any, Dict, List, Optional
 
 import pytest
 from conftest import Clock, noise, sql, write
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from properties import HealthCheck, given, settings, st
 from trees import contents
 
 from backuptool import Repository, SourceError

@@ -11,8 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import pytest
 from conftest import noise, sql, write, write_tree
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from properties import HealthCheck, given, settings, st
 from test_export import remove_sockets
 from trees import differences, make_every_kind, make_sparse_file, needs_root, program, random_bytes, rsync_differences
 

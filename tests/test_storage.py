@@ -1341,7 +1341,7 @@ def test_large_content_comes_back_piece_by_piece_with_its_holes(database: Databa
     content = large(database, (10, b"middle"), (16, b"more"), (30, b"end"), size=40)
     assert content.pack is None
     with ContentReader(database) as reader:
-        assert list(reader.stream(content)) == [
+        assert list(reader.stream_parts(content)) == [
             (0, None),
             (10, b"middle"),
             (16, b"more"),
@@ -1349,13 +1349,19 @@ def test_large_content_comes_back_piece_by_piece_with_its_holes(database: Databa
             (30, b"end"),
             (33, None),
         ]
+        # What lies in a row in its pack comes at once.
+        expected = [(0, None), (10, b"middlemore"), (20, None), (30, b"end"), (33, None)]
+        assert list(reader.stream(content)) == expected
 
 
 def test_content_with_more_parts_than_are_read_at_once_comes_back(database: Database) -> None:
     pieces = [(number * 10, b"%010d" % (number % 1500)) for number in range(2500)]
     content = large(database, *pieces, size=25_000)
     with ContentReader(database) as reader:
-        assert list(reader.stream(content)) == pieces
+        assert list(reader.stream_parts(content)) == pieces
+        joined = list(reader.stream(content))
+    assert [offset for offset, _ in joined] == [0, 15_000]  # from there on they are parts that it has already
+    assert b"".join(data or b"" for _, data in joined) == b"".join(data for _, data in pieces)
 
 
 @pytest.mark.parametrize(

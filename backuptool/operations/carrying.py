@@ -141,7 +141,7 @@ class Carrier:
     def _carry_large(self, location: ContentLocation) -> Content:
         parts = LargeContent()
         if not find(self._destination, [location.hash]):
-            for offset, data in self._reader.stream(location):
+            for offset, data in self._reader.stream_parts(location):
                 parts.append(offset, None if data is None else self._writer.add(data))
                 self._report(0 if data is None else len(data))
         return self._writer.add_large(location.hash, location.size, parts)

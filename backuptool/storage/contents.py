@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 from itertools import groupby
 from operator import attrgetter
-from typing import Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from ..errors import ContentCorruptError, ContentMissingError, CorruptionError
 from .database import Database
-from .digest import hash_zeros
 from .packs import PackReader
+from .pieces import Bytes, Part, WholeHash, joined
 
 __all__ = [
     "Brought",
@@ -221,10 +221,6 @@ def _runs(refs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
         yield first, last, number
 
 
-#: What is read: a part of a pack, which stays as long as somebody uses it.
-Bytes = Union[bytes, memoryview]
-
-
 class ContentsVanishedError(Exception):
     """A prune beside a snapshot has removed contents that the snapshot found; it must look again."""
 
@@ -322,23 +318,51 @@ class ContentReader:
         if location.pack is not None or location.size == 0:
             yield 0, self.read(location)
             return
-        hasher = hashlib.sha256()
+        with WholeHash(location.size) as whole:
+            for offset, data, length in joined(self._parts_of(location)):
+                if data is None:
+                    whole.feed_zeros(length)
+                else:
+                    whole.feed(data)
+                yield offset, data
+            if whole.digest() != location.hash:
+                raise self._corrupt(location, "its parts do not have its hash")
+
+    def stream_parts(self, location: ContentLocation) -> Iterator[tuple[int, Optional[Bytes]]]:
+        """Yield (offset, bytes) of each part of a large content, in order, where they were cut; None is a hole.
+
+        The hash of the whole is compared behind the last one: do not trust what came before until then.
+
+        Raises:
+            ContentCorruptError, ContentMissingError: It cannot be given back.
+        """
+        with WholeHash(0) as whole:
+            for offset, data, length, _ in self._parts_of(location):
+                if data is None:
+                    whole.feed_zeros(length)
+                else:
+                    whole.feed(data)
+                yield offset, data
+            if whole.digest() != location.hash:
+                raise self._corrupt(location, "its parts do not have its hash")
+
+    def _parts_of(self, location: ContentLocation) -> Iterator[Part]:
+        """Yield the parts of a large content; each was compared with its own hash, and they are as long as it is."""
         position = 0
         for offset, part in self._parts(location.id):
             if offset != position:
                 raise self._corrupt(location, "the list of its parts is damaged")
             if isinstance(part, int):  # a hole, up to here
-                yield offset, None
-                hash_zeros(hasher, part)
                 position += part
+                found = Part(offset, None, part, None)
             else:
                 data = self.read(part)
-                hasher.update(data)
-                yield offset, data
                 position += len(data)
+                found = Part(offset, data, len(data), part)
             if position > location.size:
-                break
-        if position != location.size or hasher.digest() != location.hash:
+                raise self._corrupt(location, "its parts do not have its hash")
+            yield found
+        if position != location.size:
             raise self._corrupt(location, "its parts do not have its hash")
 
     def _parts(self, content: int) -> Iterator[tuple[int, ContentLocation | int]]:
