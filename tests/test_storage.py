@@ -1487,8 +1487,8 @@ def test_packs_come_back_compressed_in_the_order_they_came() -> None:
     assert [decompress(pack.codec, bytes(pack.data), pack.size) for pack in packs] == data
 
 
-#: Packs that wait or are compressed, one to a processor and two more, and the one that is being filled.
-BUFFERS = max(1, min(os.cpu_count() or 1, 16)) + 2 + 1
+#: Packs that wait or are compressed, one to a processor and one more, and the one that is being filled.
+BUFFERS = max(1, min(os.cpu_count() or 1, 16)) + 1 + 1
 
 
 def test_buffers_are_used_again_when_their_packs_are_compressed() -> None:

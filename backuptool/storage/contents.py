@@ -318,15 +318,7 @@ class ContentReader:
         if location.pack is not None or location.size == 0:
             yield 0, self.read(location)
             return
-        with WholeHash(location.size) as whole:
-            for offset, data, length in joined(self._parts_of(location)):
-                if data is None:
-                    whole.feed_zeros(length)
-                else:
-                    whole.feed(data)
-                yield offset, data
-            if whole.digest() != location.hash:
-                raise self._corrupt(location, "its parts do not have its hash")
+        yield from self._hashed(location, joined(self._parts_of(location)))
 
     def stream_parts(self, location: ContentLocation) -> Iterator[tuple[int, Optional[Bytes]]]:
         """Yield (offset, bytes) of each part of a large content, in order, where they were cut; None is a hole.
@@ -336,8 +328,14 @@ class ContentReader:
         Raises:
             ContentCorruptError, ContentMissingError: It cannot be given back.
         """
-        with WholeHash(0) as whole:
-            for offset, data, length, _ in self._parts_of(location):
+        return self._hashed(location, (part[:3] for part in self._parts_of(location)))
+
+    def _hashed(
+        self, location: ContentLocation, pieces: Iterable[tuple[int, Optional[Bytes], int]]
+    ) -> Iterator[tuple[int, Optional[Bytes]]]:
+        """Pass pieces of a large content on, and compare the hash of all of them with its own."""
+        with WholeHash(location.size) as whole:
+            for offset, data, length in pieces:
                 if data is None:
                     whole.feed_zeros(length)
                 else:

@@ -33,8 +33,8 @@ __all__ = [
 #: away.
 _SPARE_BYTES = 1 << 20
 
-#: Packs that wait to be compressed, so that the compressing threads have work while none is read.
-_QUEUED = 2
+#: Packs that wait to be compressed, so that the compressing threads have work while none is read. Each takes 3 MB.
+_QUEUED = 1
 
 #: Bytes of decompressed packs kept by a reader. Contents are asked for in the order of packs, so little is enough.
 _CACHE_BYTES = 16 << 20
