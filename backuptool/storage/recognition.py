@@ -40,9 +40,14 @@ def identity_of(path: str) -> Optional[Identity]:
 def is_encrypted(path: str) -> bool:
     """Tell whether a file begins as an encrypted repository does; False if it cannot be read."""
     identity = identity_of(path)
-    known = _opened.get(identity) if identity is not None else None
+    if identity is None:
+        return False
+    known = _opened.get(identity)
     if known is not None:
         return known[0]
+    begin = _read_where_open(identity)
+    if begin is not None:
+        return begin == ENCRYPTED_MAGIC
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError:
@@ -53,6 +58,25 @@ def is_encrypted(path: str) -> bool:
         return False
     finally:
         os.close(descriptor)
+
+
+def _read_where_open(identity: Identity) -> Optional[bytes]:
+    """Return what a file begins with if this process has it open: the caller may ask it with SQLite of its own.
+
+    Read through the descriptor that is there: to open and close another one would drop the locks of that connection.
+    """
+    try:
+        descriptors = os.listdir("/proc/self/fd")
+    except OSError:  # pragma: no cover (not Linux)
+        return None
+    for name in descriptors:
+        try:
+            status = os.fstat(int(name))
+            if (status.st_dev, status.st_ino) == identity:
+                return os.pread(int(name), len(ENCRYPTED_MAGIC), 0)
+        except OSError:  # closed by now, or open for writing alone
+            continue
+    return None
 
 
 def note_opened(identity: Identity, encrypted: bool) -> None:

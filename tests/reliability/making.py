@@ -60,7 +60,7 @@ def make_scenario(name: str, place: Path, size: int, files: int = 60, seed: int 
     old: Facts = {}
     with Repository(path, max_helpers=0) as repo:
         for number in (1, 2, 3):
-            _change(source, number, size, files, seed)
+            _change(source, number, size, files, seed, alike=name != "upgrade" or number == 3)
             saved[number] = facts(source)
             if number in taken:
                 assert repo.snapshot(source).problems == ()
@@ -85,6 +85,7 @@ def make_scenario(name: str, place: Path, size: int, files: int = 60, seed: int 
 def _downgrade(path: Path) -> None:
     """Make a repository one of format 1: what later formats added is in tables of its own."""
     with closing(sqlite3.connect(str(path), isolation_level=None)) as database:
+        assert database.execute("SELECT count(*) FROM bases").fetchone() == (0,)
         for statement in statements(2):
             _, kind, name = statement.split()[:3]
             if kind == "TABLE":
@@ -94,8 +95,12 @@ def _downgrade(path: Path) -> None:
         assert len(repo.list().snapshots) == 2
 
 
-def _change(source: Path, number: int, size: int, files: int, seed: int) -> None:
-    """Make a tree, or change two thirds of it: files of all sizes, setuid and of others, links, other kinds."""
+def _change(source: Path, number: int, size: int, files: int, seed: int, *, alike: bool) -> None:
+    """Make a tree, or change two thirds of it: files of all sizes, setuid and of others, links, other kinds.
+
+    Args:
+        alike: Also files of which each version is like the one before: their packs have bases, which format 1 has not.
+    """
     chosen = random.Random(10 * seed + number)
     if number == 1:
         source.mkdir()
@@ -119,7 +124,7 @@ def _change(source: Path, number: int, size: int, files: int, seed: int) -> None
         if os.geteuid() == 0 and file % 2:
             os.chown(path, _STRANGER + file, _STRANGER)  # before the mode: it takes setuid away
         path.chmod((0o640, 0o4755, 0o2711, 0o6700)[file % 4])
-    for log in range(8):  # versions of which each is like the one before: their packs have bases
+    for log in range(8 if alike else 0):
         lines = [f"{log}: line {line} of {chosen.getrandbits(64)}\n" for line in range(300 if number == 1 else 2)]
         with (source / f"log {log}").open("a", encoding="ascii") as stream:
             stream.writelines(lines)
