@@ -112,6 +112,24 @@ def test_created_repository_is_opened_the_second_time(tmp_path: Path) -> None:
         assert second.value("SELECT value FROM settings WHERE name = 'id'") == b"first"
 
 
+def test_locks_of_other_connections_of_this_process_hold(tmp_path: Path) -> None:
+    # A notebook may ask the file with SQLite of its own. Closing any descriptor of it would drop what it has locked.
+    write(tmp_path / "tree/file", b"bytes")
+    path = tmp_path / "r.db"
+    with Repository(path) as repo:
+        repo.snapshot(tmp_path / "tree")
+    ask = (
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None).execute('BEGIN IMMEDIATE')"
+    )
+    with closing(sqlite3.connect(path, isolation_level=None)) as mine:
+        mine.execute("BEGIN IMMEDIATE")
+        with Repository(path) as repo:
+            assert not repo.encrypted
+            assert len(repo.list()) == 1
+        asked = subprocess.run([sys.executable, "-c", ask, str(path)], stderr=subprocess.PIPE, check=False)
+        assert b"database is locked" in asked.stderr
+
+
 # Earlier formats
 
 
