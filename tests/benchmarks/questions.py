@@ -157,6 +157,7 @@ def questions(path: str) -> List[Question]:
         ("ls of 200 files", lambda repo: repo.ls("latest", directory), ["ls", directory]),
         ("diff of the last two", lambda repo: repo.diff("latest~1", "latest"), ["diff"]),
         ("diff of first and last", lambda repo: repo.diff(1, "latest"), ["diff", "1"]),
+        ("stats", lambda repo: repo.stats().snapshots, ["stats"]),
     ]
 
 

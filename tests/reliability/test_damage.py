@@ -434,7 +434,7 @@ def harm(bench: Bench, most: int) -> int:
     """Flip bits until something was not noticed, and return how many it took; 0 if all were."""
     for number, (what, data) in enumerate(flips(bench.states[-1].data, random.Random(3)), 1):
         bench.judge(what, data)
-        if bench.figures.faults:
+        if any("not noticed" in fault for fault in bench.figures.faults):
             return number
         if number >= most:
             return 0
@@ -454,11 +454,11 @@ def test_without_digests_or_hashes_flips_go_unnoticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ignore: Callable[[pytest.MonkeyPatch], None]
 ) -> None:
     state = with_small_pages(make_history(tmp_path)[-1], tmp_path)
-    assert harm(Bench(tmp_path, [state]), most=60) == 0
-    ignore(monkeypatch)
     bench = Bench(tmp_path, [state])
-    assert harm(bench, most=2000) > 0
-    assert "not noticed" in bench.figures.faults[0]
+    assert harm(bench, most=60) == 0
+    assert bench.figures.faults == []
+    ignore(monkeypatch)
+    assert harm(Bench(tmp_path, [state]), most=4000) > 0  # which bytes these are depends on the times in the file
 
 
 def test_check_that_names_the_wrong_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
