@@ -306,6 +306,32 @@ def test_a_search_goes_through_more_pages_than_one(
     assert repo.find("[0-9].txt").paths == tuple(f"{number}.txt" for number in range(7))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "matched"),
+    [
+        ("[a-c]", "abc"),
+        ("[a-]", "a-"),
+        ("[-a]", "-a"),
+        ("[--9]", "-.0123456789"),  # from "-" to "9", and never a slash
+        ("[+--]", "+,-"),
+        ("[a-c-e]", "abc-e"),
+        ("[&&~~||]", "&|~"),
+        ("[!a-y]", "+,-.0123456789&|~zé"),
+        ("[]a]", "a]"),
+        ("[\\d]", "d\\"),
+    ],
+)
+def test_a_set_in_a_pattern_holds_the_characters_and_ranges_it_names(pattern: str, matched: str) -> None:
+    letters = "+,-./0123456789&|~abcdez\\]^é" if pattern[1] != "!" else "+,-./0123456789&|~abcyzé"
+    assert sorted(matched) == sorted(letter for letter in letters if Glob(pattern).matches(letter))
+
+
+@pytest.mark.parametrize("pattern", ["[?--]", "[z-a]", "[9--]"])
+def test_a_range_from_its_end_to_its_beginning_is_an_error(pattern: str) -> None:
+    with pytest.raises(PatternError, match="bad character range"):
+        Glob(pattern)
+
+
 def test_what_sqlite_sweeps_with_lets_everything_through_that_a_glob_matches() -> None:
     hypothesis = pytest.importorskip("hypothesis")
     strategies = pytest.importorskip("hypothesis.strategies")

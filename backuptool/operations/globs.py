@@ -15,6 +15,8 @@ __all__ = ["Glob", "has_wildcard"]
 
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|[^*?\[]+|\[")
 
+_MEMBER = re.compile(r"(.)(?:-(.))?", re.DOTALL)  # of a set: a character, or the two ends of a range
+
 
 def has_wildcard(pattern: str) -> bool:
     """Tell whether a pattern stands for more than itself."""
@@ -85,5 +87,6 @@ def _translate(pattern: str) -> tuple[str, str]:
 def _set(inside: str) -> str:
     negated = inside.startswith("!")
     members = inside[1:] if negated else inside
-    escaped = re.sub(r"([\\\[\]^&~|])", r"\\\1", members)
+    # Each end of a range is escaped: "--" and the like are set operators to come, of which Python warns.
+    escaped = _MEMBER.sub(lambda member: "-".join(re.escape(end) for end in member.groups() if end), members)
     return f"[{'^' if negated else ''}{escaped}]"
