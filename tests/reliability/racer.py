@@ -1,8 +1,8 @@
 """Exchanges directories of a destination for symlinks that lead out of it, as fast as the system can.
 
 A process of its own, run as a program: ``racer.py DESTINATION TRAPS SEED NAME…``. The trap of each name is a symlink
-in TRAPS; the exchange is one system call, so that there is never nothing. It runs until its input ends, and then tells
-how often it exchanged.
+in TRAPS; the exchange is one system call, so that there is never nothing. It says when it begins, runs until its input
+ends, and then tells how often it exchanged.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class Racer:
         )
 
     def __enter__(self) -> Racer:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == "racing\n"  # an interpreter starts slower than a small tree is restored
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -67,6 +69,8 @@ def _race(destination: str, traps: str, seed: int, names: Sequence[str]) -> int:
 def main(arguments: List[str]) -> None:
     """Run until standard input ends."""
     destination, traps, seed, *names = arguments
+    sys.stdout.write("racing\n")
+    sys.stdout.flush()
     sys.stdout.write(f"{_race(destination, traps, int(seed), names)}\n")
 
 

@@ -164,6 +164,5 @@ def test_nothing_outside_is_touched_whatever_is_exchanged(tmp_path: Path) -> Non
 # Controls.
 
 
-@pytest.mark.skipif("BACKUPTOOL_RACE" not in os.environ, reason="takes luck, and minutes without it: BACKUPTOOL_RACE=1")
 def test_a_restore_that_opens_paths_escapes(tmp_path: Path) -> None:
     assert "escaped" in race(Effort(work=tmp_path), naively, 100_000).faults[0]
