@@ -10,23 +10,20 @@ import os
 import time
 from typing import Callable, List, Optional, Tuple
 
-from ..errors import CorruptionError, RepositoryError, RepositoryLockedError, SnapshotNotFoundError
+from ..errors import CorruptionError, RepositoryError, SnapshotNotFoundError
 from ..progress import Reporter
 from ..results.copy import CopiedSnapshot, CopyResult
 from ..results.problem import Problem
 from ..storage import records
 from ..storage.catalog import SnapshotRow, find_snapshot, snapshot_rows
-from ..storage.compression import SETTINGS
-from ..storage.contents import ContentsVanishedError
+from ..storage.compression import require_setting
 from ..storage.database import Database
 from ..storage.pool import ConnectionPool
 from ..storage.transfer import find_copies
-from .single_copy import INCOMPLETE, BaseMovedError, CopyAttempt, CopyOptions
+from .committing import until_committed
+from .single_copy import INCOMPLETE, CopyAttempt, CopyOptions
 
 __all__ = ["copy"]
-
-#: Times that a copy begins anew because another process changed what it was based on.
-_ATTEMPTS = 50
 
 
 def copy(
@@ -42,8 +39,8 @@ def copy(
         ValueError: There is no such compression.
     """
     begin = time.monotonic()
-    if options.compression is not None and options.compression not in SETTINGS:
-        raise ValueError(f"compression must be {', '.join(SETTINGS)} or None, not {options.compression!r}")
+    if options.compression is not None:
+        require_setting(options.compression)
     with origin.reading() as read:
         if os.path.exists(destination.path) and os.path.samefile(origin.path, destination.path):
             raise RepositoryError(f"{origin.path} cannot be copied into itself; name another file", origin.path)
@@ -108,30 +105,17 @@ class _Copying:
         if there is not None:
             self.copies.append(CopiedSnapshot(original=row.to_result(), snapshot=there.to_result(), was_there=True))
             return
-        for _ in range(_ATTEMPTS):
-            try:
-                attempt = CopyAttempt(
-                    self._origin,
-                    self._destination,
-                    row,
-                    self._options,
-                    self._reporter,
-                    self._clock,
-                    self._changes.get(row.id),
-                )
-                made = attempt.run()
-            except (BaseMovedError, ContentsVanishedError):
-                continue
-            except SnapshotNotFoundError:
-                self._not_copied(row, "it was pruned meanwhile")
-                return
-            self._account(row, attempt, made)
-            return
-        raise RepositoryLockedError(
-            f"other processes changed the repository {self._destination.path} each of {_ATTEMPTS} times that a "
-            "snapshot was to be committed; what was copied stays: run it again",
-            self._destination.path,
+        try:
+            until_committed(self._destination.path, lambda: self._attempt(row))
+        except SnapshotNotFoundError:
+            self._not_copied(row, "it was pruned meanwhile")
+
+    def _attempt(self, row: SnapshotRow) -> None:
+        attempt = CopyAttempt(
+            *(self._origin, self._destination, row, self._options, self._reporter, self._clock),
+            self._changes.get(row.id),
         )
+        self._account(row, attempt, attempt.run())
 
     def _find_copy(self, row: SnapshotRow) -> Optional[SnapshotRow]:
         """Return the copy of a snapshot that the destination has, None if it has none."""

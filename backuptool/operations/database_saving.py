@@ -224,5 +224,9 @@ class DatabaseSaver:
         """Let go of companions that an earlier snapshot has saved and that are unchanged since."""
         for owner in self.captured:
             for path, (version, first) in self._look_up([owner + suffix for suffix in COMPANIONS]).items():
-                if path not in self._freed and version.kind == b"f" and (path, first) not in self._recorder.closed:
+                if (
+                    path not in self._freed
+                    and version.kind == b"f"
+                    and (path, first) not in self._recorder.draft.closed
+                ):
                     self._recorder.withdraw(version, first)

@@ -18,7 +18,7 @@ from ..progress import Reporter
 from ..results.problem import Problem
 from ..results.snapshot import SnapshotResult
 from ..storage import catalog
-from ..storage.compression import DEFAULT, SETTINGS
+from ..storage.compression import DEFAULT, require_setting
 from ..storage.contents import ContentsVanishedError
 from ..storage.database import Database
 from ..storage.digest import FileVersion
@@ -29,7 +29,8 @@ from ..tree.confined import split
 from ..tree.destination import require_safe
 from ..tree.metadata import clamp_ns
 from ..tree.portability import group_name, own_numbers, user_name
-from .assembling import Arrival, Arrivals, Description, assemble
+from .assembling import Arrival, Arrivals, assemble
+from .committing import Description
 from .given import Given, GivenFile, ReadFile
 from .large_files import LargeFiles
 
@@ -117,8 +118,7 @@ def snapshot_files(
             others have saved the same source again and again.
     """
     begin = time.monotonic()
-    if options.compression not in SETTINGS:
-        raise ValueError(f"compression must be {', '.join(SETTINGS)}, not {options.compression!r}")
+    require_setting(options.compression)
     with pool.writing(create=True) as database:
         for _ in range(_READINGS):
             try:

@@ -17,7 +17,7 @@ from ..progress import Reporter
 from ..results.problem import Problem
 from ..results.snapshot import SnapshotResult
 from ..storage.chunking import LARGE_FILE
-from ..storage.compression import DEFAULT, SETTINGS
+from ..storage.compression import DEFAULT, require_setting
 from ..storage.contents import ContentsVanishedError
 from ..storage.database import Database
 from ..storage.digest import FileVersion
@@ -28,7 +28,8 @@ from ..storage.writer import Content, ContentWriter
 from ..tree.metadata import clamp_ns, encode_xattrs
 from ..tree.pax import Run
 from ..tree.untar import TarMember, TarReader
-from .assembling import Arrival, Arrivals, Description, assemble
+from .assembling import Arrival, Arrivals, assemble
+from .committing import Description
 from .large_files import LargeFiles
 from .selecting import Selection
 from .validating import flaw
@@ -72,8 +73,7 @@ def import_tar(
         SourceError: It cannot be read, or is no tar stream; there is no snapshot of it then.
     """
     begin = time.monotonic()
-    if options.compression not in SETTINGS:
-        raise ValueError(f"compression must be {', '.join(SETTINGS)}, not {options.compression!r}")
+    require_setting(options.compression)
     selection = Selection(options.include, options.exclude)
     if not isinstance(stream, bytes):
         with pool.writing(create=True) as database:

@@ -1,6 +1,6 @@
 """Recording what a snapshot holds: compare each entry with its last version, make its row, count.
 
-Owns what the commit writes of files and the figures of the result. What is read, and when it is committed, is the
+Owns what the draft of a snapshot of a tree says of each entry. What is read, and when it is committed, is the
 snapshot's business.
 """
 
@@ -12,6 +12,7 @@ from ..storage.catalog import VersionRow, version_row
 from ..storage.digest import FileVersion, row_hash
 from ..tree.metadata import AnyStatus, clamp_ns, signed_inode, trusted_ctime_ns
 from ..tree.portability import group_name, user_name
+from .committing import Draft
 
 __all__ = ["Known", "Recorder"]
 
@@ -25,25 +26,14 @@ class Recorder:
     Args:
         root: Status of the source's root.
         started_ns: When the walk began, ns since 1970 UTC.
-        tree_digest: Of the snapshot that this one is based on, 0 if there is none.
+        draft: Of the snapshot; what it says of the tree and of the base is told here.
         on_problem: Called with kind, path and message.
-
-    Attributes:
-        files, directories, size: What the snapshot holds: entries, and bytes.
-        new, changed, unchanged, removed: Entries that are no directories.
-        tree_digest: Of the snapshot; not reduced to 256 bits.
-        closed: (path, first) of versions that end.
-        stamps: (path, first, ctime_ns, inode) of versions that go on, and were looked into.
     """
 
     def __init__(
-        self, root: AnyStatus, started_ns: int, tree_digest: int, on_problem: Callable[[str, bytes, str], None]
+        self, root: AnyStatus, started_ns: int, draft: Draft, on_problem: Callable[[str, bytes, str], None]
     ) -> None:
-        self.files = self.directories = self.size = 0
-        self.new = self.changed = self.unchanged = self.removed = 0
-        self.tree_digest = tree_digest
-        self.closed: list[tuple[bytes, int]] = []
-        self.stamps: list[tuple[bytes, int, Optional[int], Optional[int]]] = []
+        self.draft = draft
         self._problem = on_problem
         self._started_ns = started_ns
         # Where each file system begins. Its number may be another one after the next start, and inode numbers alone
@@ -57,30 +47,32 @@ class Recorder:
 
     def keep(self, directories: int, files: int, size: int) -> None:
         """Count entries that are as the catalog has them."""
-        self.directories += directories
-        self.files += files
-        self.unchanged += files
-        self.size += size
+        draft = self.draft
+        draft.directories += directories
+        draft.files += files
+        draft.unchanged += files
+        draft.size += size
 
     def end(self, version: FileVersion, first: int) -> None:
         """End a version: its path is gone, or has another one."""
-        self.closed.append((version.path, first))
-        self.tree_digest -= row_hash(version)
+        self.draft.closed.append((version.path, first))
+        self.draft.digest -= row_hash(version)
 
     def lose(self, path: bytes, known: Known, *, gone: bool) -> None:
         """End the last version of an entry that could not be saved; one that is gone counts as removed."""
         if path in known:
             old, first = known[path]
             self.end(old, first)
-            self.removed += gone and old.kind != b"d"
+            self.draft.removed += gone and old.kind != b"d"
 
     def withdraw(self, version: FileVersion, first: int) -> None:
         """End a version that was counted as unchanged."""
         self.end(version, first)
-        self.files -= 1
-        self.unchanged -= 1
-        self.size -= version.size
-        self.removed += 1
+        draft = self.draft
+        draft.files -= 1
+        draft.unchanged -= 1
+        draft.size -= version.size
+        draft.removed += 1
 
     def record(
         self,
@@ -104,15 +96,16 @@ class Recorder:
         mtime_ns = clamp_ns(status.st_mtime_ns)
         if mtime_ns != status.st_mtime_ns:
             self._problem("time-out-of-range", path, "its modification time does not fit; saved with the nearest one")
+        draft = self.draft
         is_file = kind != b"d"
         link = None
         if is_file:
-            self.files += 1
-            self.size += size
+            draft.files += 1
+            draft.size += size
             if status.st_nlink > 1:
                 link = b"%s:%d" % (self._devices.get(status.st_dev, path), status.st_ino)
         else:
-            self.directories += 1
+            draft.directories += 1
         numbers = uid, gid = status.st_uid, status.st_gid
         names = self._owners.get(numbers)
         if names is None:
@@ -124,12 +117,12 @@ class Recorder:
         if path in known:
             old, first = known[path]
             if old == version:
-                self.unchanged += is_file
-                self.stamps.append((path, first, ctime_ns, inode))
+                draft.unchanged += is_file
+                draft.stamps.append((path, first, ctime_ns, inode))
                 return None
-            self.changed += is_file
+            draft.changed += is_file
             self.end(old, first)
         else:
-            self.new += is_file
-        self.tree_digest += row_hash(version)
+            draft.new += is_file
+        draft.digest += row_hash(version)
         return version_row(version, ctime_ns, inode, ordinal)

@@ -1,39 +1,34 @@
 """Taking a snapshot: compare the tree with the catalog, store what changed, commit.
 
-Owns the order of the steps and what is done when something changes meanwhile. How trees are walked and read is left to
-``tree``, how contents and rows are kept to ``storage``.
+Owns the order of the steps, and the comparison. How trees are walked and read is left to ``tree``, how contents and
+rows are kept to ``storage``, what makes it a snapshot to committing.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from array import array
 from typing import Any, Callable, Iterator, Optional, Sequence
 
 import attrs
 
-from ..anomalies import HISTORY, judge
-from ..errors import RepositoryLockedError
 from ..progress import Reporter
-from ..results.changes import Alert, Changes
 from ..results.presentation import format_size
 from ..results.problem import Problem
 from ..results.snapshot import SkippedFile, SnapshotResult
-from ..storage import catalog, records
+from ..storage import catalog
 from ..storage.bases import Base, bases_of_files
-from ..storage.compression import DEFAULT, SETTINGS
-from ..storage.contents import ContentsVanishedError, reference
+from ..storage.compression import DEFAULT, require_setting
+from ..storage.contents import ContentsVanishedError
 from ..storage.database import Database
-from ..storage.digest import MODULUS, to_bytes
 from ..storage.pool import ConnectionPool
 from ..storage.settings import chunking_of
-from ..storage.spool import Spool
 from ..storage.writer import ContentWriter
 from ..tree.exclusions import Exclusions, read_pattern_file
 from ..tree.metadata import KINDS, signed_inode
 from ..tree.source import Source, require_resources
 from .capturing import Capturing
+from .committing import BaseMovedError, Description, Draft, commit, until_committed
 from .database_saving import DatabaseSaver
 from .databases import Databases
 from .processes import HelperFailedError
@@ -51,10 +46,6 @@ _WINDOW = 200_000
 #: The first window of a first snapshot is smaller, so that helpers have something to read while the second is filled.
 #: Of later ones nearly always all that changed fits into one window, which finds the most files for each base.
 _FIRST_WINDOW = 4_000
-
-#: Times that a snapshot begins anew because another process changed what it was based on. Of that many at once, each
-#: of which saves the same source, all get their turn; an attempt reads nothing that was read before.
-_ATTEMPTS = 50
 
 
 @attrs.frozen(kw_only=True)
@@ -102,34 +93,28 @@ def snapshot(
         ValueError: There is no such compression.
     """
     begin = time.monotonic()
-    if options.compression not in SETTINGS:
-        raise ValueError(f"compression must be {', '.join(SETTINGS)}, not {options.compression!r}")
+    require_setting(options.compression)
     exclusions = options.exclusions()
     source = Source(options.source)
     helpers = options.helpers
     stored = (0, 0)
+
+    def attempt() -> SnapshotResult:
+        nonlocal helpers, stored
+        tried = _Attempt(database, source, options, exclusions, reporter, clock, stored)
+        try:
+            return tried.run(begin, helpers)
+        except HelperFailedError:
+            helpers = 0
+            raise
+        finally:
+            stored = tried.stored()
+
     try:
         with pool.writing(create=True) as database:
-            for _ in range(_ATTEMPTS):
-                attempt = _Attempt(database, source, options, exclusions, reporter, clock, stored)
-                try:
-                    return attempt.run(begin, helpers)
-                except (_BaseMovedError, ContentsVanishedError):
-                    pass
-                except HelperFailedError:
-                    helpers = 0
-                stored = attempt.stored()
+            return until_committed(pool.path, attempt, (BaseMovedError, ContentsVanishedError, HelperFailedError))
     finally:
         source.close()
-    raise RepositoryLockedError(
-        f"other processes changed the repository {pool.path} each of {_ATTEMPTS} times that the snapshot was to be "
-        "committed; what was read is stored: run it again",
-        pool.path,
-    )
-
-
-class _BaseMovedError(Exception):
-    """Another process has committed a snapshot of the same source."""
 
 
 class _Attempt:
@@ -154,12 +139,11 @@ class _Attempt:
         self._stored = stored
         self._writer: Optional[ContentWriter] = None
         self._started_ns = clock()
-        self._source_id = catalog.source_id(database, options.host, source.root)
-        self._base = catalog.newest_snapshot(database, self._source_id)
-        digest = 0 if self._base is None else _tree_digest(database, self._base)
-        self._recorder = Recorder(source.status, self._started_ns, digest, self._problem)
+        self._draft = Draft(database, options.host, source.root)
+        if self._draft.base is not None:  # what is as it was counts by itself
+            self._draft.digest = int.from_bytes(self._draft.base.tree_digest, "big")
+        self._recorder = Recorder(source.status, self._started_ns, self._draft, self._problem)
         self._databases = Databases(source, self._started_ns) if options.live_sqlite else None
-        self._rows = Spool()
         self._problems: list[Problem] = []
         self._skipped: list[SkippedFile] = []
 
@@ -178,10 +162,10 @@ class _Attempt:
         ) as readers:
             self._writer = writer
             storing = Storing(
-                *(self._source, chunking, writer, readers, self._recorder, self._rows),
+                *(self._source, chunking, writer, readers, self._recorder),
                 *(self._last_versions, self._last_packs, self._reporter, self._problem, self._databases),
             )
-            limit = _FIRST_WINDOW if self._base is None else _WINDOW
+            limit = _FIRST_WINDOW if self._draft.base is None else _WINDOW
             window = storing.new_window()
             for path, status, first in self._compare():
                 window.add(path, status, first)
@@ -193,22 +177,28 @@ class _Attempt:
             captured = self._save_databases(storing)
             storing.finish()
             writer.flush()
-        self._reporter.report("commit", total_files=self._rows.count)
-        row = self._commit(writer.ids)
-        return SnapshotResult(
-            snapshot=row.to_result(),
-            new_files=self._recorder.new,
-            changed_files=self._recorder.changed,
-            unchanged_files=self._recorder.unchanged,
-            removed_files=self._recorder.removed,
-            skipped_files=len(self._skipped),
+        self._reporter.report("commit", total_files=self._draft.rows.count)
+        new_bytes, stored_bytes = self.stored()
+        return commit(
+            *(self._database, self._draft, self._description(), writer.ids, self._clock),
+            begin=begin,
             read_bytes=storing.read_bytes,
-            new_bytes=self.stored()[0],
-            stored_bytes=self.stored()[1],
-            elapsed_seconds=time.monotonic() - begin,
-            databases=tuple(map(_text, captured)),
-            skipped=tuple(self._skipped),
-            problems=tuple(self._problems),
+            new_bytes=new_bytes,
+            stored_bytes=stored_bytes,
+            problems=self._problems,
+            skipped=self._skipped,
+            databases=list(map(_text, captured)),
+        )
+
+    def _description(self) -> Description:
+        options = self._options
+        return Description(
+            host=options.host,
+            root=self._source.root,
+            started_ns=self._started_ns,
+            note=options.note,
+            tags=options.tags,
+            pinned=options.pinned,
         )
 
     def stored(self) -> tuple[int, int]:
@@ -236,7 +226,7 @@ class _Attempt:
 
         Those that are gone are noted.
         """
-        rows = catalog.current_files(self._database, self._source_id)
+        rows = catalog.current_files(self._database, self._draft.source)
         row = next(rows, None)
         limit = self._options.max_file_size
         active = self._reporter.active
@@ -308,22 +298,23 @@ class _Attempt:
         """End the versions of entries that are gone."""
         if not rows:
             return
-        assert self._source_id is not None
+        assert self._draft.source is not None
         skipped = {os.fsencode(file.path) for file in self._skipped}
         unreadable = {os.fsencode(problem.path) for problem in self._problems}
-        for version, first, _ in catalog.load_versions(self._database, self._source_id, [row[0] for row in rows]):
+        for version, first, _ in catalog.load_versions(self._database, self._draft.source, [row[0] for row in rows]):
             self._recorder.end(version, first)
             if version.kind != b"d" and version.path not in skipped and not _is_within(version.path, unreadable):
-                self._recorder.removed += 1
+                self._draft.removed += 1
 
     def _last_versions(self, paths: Sequence[bytes]) -> Known:
-        if self._source_id is None:
+        if self._draft.source is None:
             return {}
-        versions = catalog.load_versions(self._database, self._source_id, paths)
+        versions = catalog.load_versions(self._database, self._draft.source, paths)
         return {version.path: (version, first) for version, first, _ in versions}
 
     def _last_packs(self, paths: Sequence[bytes]) -> Iterator[tuple[bytes, Base]]:
-        return iter(()) if self._source_id is None else bases_of_files(self._database, self._source_id, paths)
+        source = self._draft.source
+        return iter(()) if source is None else bases_of_files(self._database, source, paths)
 
     def _unlisted(self, path: bytes, exc: OSError) -> None:
         require_resources(path, exc)
@@ -336,67 +327,6 @@ class _Attempt:
     def _problem(self, kind: str, path: bytes, message: str) -> None:
         self._problems.append(Problem(kind=kind, path=_text(path) or ".", message=message))
 
-    # Committing: everything that makes it a snapshot, in one transaction.
-
-    def _commit(self, ids: Sequence[int]) -> catalog.SnapshotRow:
-        database = self._database
-        options = self._options
-        recorder = self._recorder
-        # What a prune took meanwhile is counted by reference.
-        with database.without_foreign_keys(), database.transaction():
-            source = catalog.source_id(database, options.host, self._source.root, create=True)
-            assert source is not None
-            if catalog.newest_snapshot(database, source) != self._base:
-                raise _BaseMovedError
-            number = catalog.next_snapshot_id(database)
-            if self._base is not None:
-                catalog.close_versions(database, source, self._base, recorder.closed)
-                catalog.update_stamps(database, source, recorder.stamps)
-            counts = array("I", bytes(4 * len(ids)))
-            catalog.insert_versions(database, source, number, self._base is not None, self._rows.drain(counts), ids)
-            brought = reference(database, number, ids, counts)
-            row = catalog.insert_snapshot(
-                database,
-                catalog.SnapshotRow(
-                    id=number,
-                    source=source,
-                    host=options.host,
-                    root=self._source.root,
-                    started_ns=self._started_ns,
-                    finished_ns=self._clock(),
-                    files=recorder.files,
-                    directories=recorder.directories,
-                    size=recorder.size,
-                    distinct_size=brought.size,
-                    skipped_files=len(self._skipped),
-                    problem_files=len({problem.path for problem in self._problems}),
-                    note=options.note,
-                    tags=options.tags,
-                    tree_digest=to_bytes(recorder.tree_digest % MODULUS),
-                ),
-            )
-            if options.pinned:
-                records.pin(database, number, row.finished_ns)
-            alerts = self._record_changes(row, brought.contents)
-            return attrs.evolve(row, pinned=options.pinned, alerts=alerts)
-
-    def _record_changes(self, row: catalog.SnapshotRow, new_contents: int) -> tuple[Alert, ...]:
-        """Keep what this snapshot changed, and what is alarming about that."""
-        recorder = self._recorder
-        new_bytes, stored_bytes = self.stored()
-        changes = Changes(
-            new_files=recorder.new,
-            changed_files=recorder.changed,
-            unchanged_files=recorder.unchanged,
-            removed_files=recorder.removed,
-            new_contents=new_contents,
-            new_bytes=new_bytes,
-            stored_bytes=stored_bytes,
-        )
-        alerts = judge(changes, records.past_changes(self._database, row.source, HISTORY))
-        records.insert_changes(self._database, row.id, changes, alerts)
-        return alerts
-
 
 def _is_within(path: bytes, others: set[bytes]) -> bool:
     """Tell whether a path or a directory above it is among others."""
@@ -405,10 +335,6 @@ def _is_within(path: bytes, others: set[bytes]) -> bool:
             return True
         path = path.rpartition(b"/")[0]
     return b"." in others
-
-
-def _tree_digest(database: Database, snapshot: int) -> int:
-    return int.from_bytes(catalog.find_snapshot(database, snapshot).tree_digest, "big")
 
 
 def _text(path: bytes) -> str:

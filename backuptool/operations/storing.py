@@ -16,7 +16,6 @@ from ..progress import Reporter
 from ..storage.bases import Base
 from ..storage.catalog import VersionRow
 from ..storage.chunking import LARGE_FILE, Chunking
-from ..storage.spool import Spool
 from ..storage.writer import Content, ContentWriter
 from ..tree.metadata import AnyStatus, Status, kind_of, read_xattrs
 from ..tree.source import FileChangedError, Source, require_resources
@@ -45,8 +44,7 @@ class Storing:
         chunking: How large files are cut.
         writer: Where their bytes go.
         readers: What reads beside this process.
-        recorder: Makes their rows.
-        rows: Where the rows go.
+        recorder: Makes their rows, and has the draft to which they go.
         look_up: Returns the last versions of paths that have one.
         look_up_bases: Returns the packs in which these lie, as far as they can be bases.
         reporter: Is told how far it is.
@@ -61,7 +59,6 @@ class Storing:
         writer: ContentWriter,
         readers: Readers,
         recorder: Recorder,
-        rows: Spool,
         look_up: Callable[[Sequence[bytes]], Known],
         look_up_bases: LookUpBases,
         reporter: Reporter,
@@ -72,7 +69,6 @@ class Storing:
         self._writer = writer
         self._readers = readers
         self._recorder = recorder
-        self._rows = rows
         self._look_up = look_up
         self._look_up_bases = look_up_bases
         self._reporter = reporter
@@ -259,7 +255,7 @@ class Storing:
     def _collect_windows(self) -> None:
         """Set the rows of windows that were read aside for the commit."""
         while self._windows and not self._windows[0].unread:
-            self._rows.extend(self._windows.popleft().rows())
+            self._recorder.draft.rows.extend(self._windows.popleft().rows())
 
     def _record_special(self, path: bytes, status: Status, known: Known) -> Optional[VersionRow]:
         """Record a directory, symlink, FIFO, socket or device: everything that has no bytes."""

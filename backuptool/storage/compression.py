@@ -23,6 +23,7 @@ __all__ = [
     "compress_if_smaller",
     "compress_with_base",
     "decompress",
+    "require_setting",
     "salvage",
     "stream_compressor",
     "zstd_module",
@@ -63,6 +64,13 @@ SETTINGS: dict[str, Setting] = {
 }
 
 DEFAULT = "balanced"
+
+
+def require_setting(compression: str) -> None:
+    """Raise a ValueError that names the settings unless this is one of them."""
+    if compression not in SETTINGS:
+        raise ValueError(f"compression must be {', '.join(SETTINGS)}, not {compression!r}")
+
 
 #: Of streams that leave the repository: what the program zstd does unless told otherwise.
 _STREAM = Setting(level=3, pack_size=0)

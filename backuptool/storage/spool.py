@@ -44,6 +44,10 @@ class Spool:
                 self._closed_rows += len(self._open)
                 self._open = []
 
+    def add(self, row: Tuple[Any, ...]) -> None:
+        """Add a row of plain values."""
+        self.extend([(row[0], marshal.dumps(row[1:]))])
+
     def drain(self, counts: array[int]) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the rows in the order they came, some at a time, and count the uses of each ordinal."""
         for codec, size, packed in self._batches:

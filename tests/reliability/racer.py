@@ -40,7 +40,8 @@ class Racer:
 
     def __enter__(self) -> Racer:
         assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "racing\n"  # an interpreter starts slower than a small tree is restored
+        # An interpreter starts slower than a small tree is restored.
+        assert self._process.stdout.readline() == "racing\n"
         return self
 
     def __exit__(self, *exc_info: object) -> None:

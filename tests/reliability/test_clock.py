@@ -250,7 +250,7 @@ def test_a_commit_that_does_not_look_for_what_was_pruned_is_found(
         except ContentsVanishedError:
             return Brought(0, 0)
 
-    monkeypatch.setattr("backuptool.operations.snapshot.reference", careless)
+    monkeypatch.setattr("backuptool.operations.committing.reference", careless)
     faults: List[str] = []
     for seed in range(25):
         history = History(memory_path / str(seed), seed)
