@@ -7,7 +7,8 @@ from typing import Any, Iterator
 
 from backuptool import Repository, Result, SnapshotPath
 
-from .arguments import path, reference
+from .arguments import path
+from .options import snapshot_number
 from .phrases import text_of
 
 __all__ = ["EXAMPLE", "IS_ANSWER", "add_options", "as_bytes", "as_text", "run"]
@@ -39,13 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
     option("path", metavar="PATH", nargs="+", type=path, help="the files, one written behind the other")
-    option(
-        "--snapshot-number",
-        metavar="N|latest",
-        type=reference,
-        default="latest",
-        help="the snapshot (default: latest; latest:DIRECTORY is the newest one of that)",
-    )
+    snapshot_number(option)
 
 
 def run(repository: Repository, options: argparse.Namespace) -> Files:

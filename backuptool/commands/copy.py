@@ -7,6 +7,7 @@ import argparse
 from backuptool import CopyResult, Repository, RepositoryError, format_size, printable
 
 from .arguments import path, reference
+from .options import compression
 from .passwords import read_password
 from .phrases import count, duration, problem_count, text_of
 from .process import give_memory_back, wants_bar
@@ -47,12 +48,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="copy damaged snapshots as well, without what is damaged, and mark them with the tag incomplete",
     )
-    option(
-        "--compression",
-        choices=("fast", "balanced", "max"),
-        default=None,
-        help="compress everything anew, so hard (default: take packs as they are where they are wanted as a whole)",
-    )
+    as_they_are = "take packs as they are where they are wanted as a whole"
+    compression(option, f"compress everything anew, so hard (default: {as_they_are})")
 
 
 def run(repository: Repository, options: argparse.Namespace) -> CopyResult:

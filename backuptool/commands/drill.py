@@ -6,7 +6,8 @@ import argparse
 
 from backuptool import DrillResult, Repository, format_size
 
-from .arguments import number_of, path, reference, sample
+from .arguments import number_of, path, sample
+from .options import snapshot_number
 from .phrases import count, details, duration, problem_count, text_of
 from .process import give_memory_back, wants_bar
 
@@ -18,13 +19,7 @@ EXAMPLE = "backuptool drill --snapshot-number latest --sample 5% --scratch-direc
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
-    option(
-        "--snapshot-number",
-        metavar="N|latest",
-        type=reference,
-        default="latest",
-        help="the snapshot, as numbered by list, or the word latest (default: latest)",
-    )
+    snapshot_number(option)
     option(
         "--sample",
         metavar="N|N%|all",

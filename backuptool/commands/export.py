@@ -7,7 +7,8 @@ import sys
 
 from backuptool import BackuptoolError, ExportResult, Repository, format_size, printable
 
-from .arguments import SEVERAL, path, reference
+from .arguments import path
+from .options import selection, snapshot_number
 from .phrases import count, details, duration, problem_count, text_of
 from .process import give_memory_back, is_terminal, wants_bar
 
@@ -19,17 +20,9 @@ EXAMPLE = "backuptool export --snapshot-number latest --output photos.tar.zst --
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
-    option(
-        "--snapshot-number",
-        metavar="N|latest",
-        type=reference,
-        default="latest",
-        help="the snapshot, as numbered by list, or the word latest (default: latest)",
-    )
+    snapshot_number(option)
     option("--output", metavar="FILE|-", type=path, required=True, help="the file to write, or - for standard output")
-    several = "this path, or what matches; may be given several times"
-    option("--include", metavar="PATTERN", **SEVERAL, help=f"export only {several}")
-    option("--exclude", metavar="PATTERN", **SEVERAL, help=f"leave out {several}")
+    selection(option, "export")
     option(
         "--compress",
         choices=("none", "gzip", "zstd"),

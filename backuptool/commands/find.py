@@ -7,7 +7,8 @@ from typing import Iterator, get_args
 
 from backuptool import FindResult, Kind, Repository, printable
 
-from .arguments import moment, number_of, path, reference, size
+from .arguments import moment, number_of, reference, size
+from .options import of_source
 from .phrases import snapshot_range, source_name, stamp
 
 __all__ = ["EXAMPLE", "IS_ANSWER", "add_options", "as_text", "run"]
@@ -32,8 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--older", metavar="TIME", type=moment, help="only what was modified then or earlier")
     option("--sha256", metavar="HASH", help="only files with these bytes, by the 64 digits that sha256sum prints")
     option("--snapshot-number", metavar="N|latest", type=reference, help="only what this snapshot has")
-    option("--source", metavar="DIRECTORY", type=path, help="only in snapshots of this directory")
-    option("--host", metavar="NAME", help="only in snapshots taken on this machine")
+    of_source(option)
     option("--limit", metavar="N", type=number_of, help="at most so many versions")
 
 

@@ -8,6 +8,7 @@ from typing import Iterator
 from backuptool import History, HistoryVersion, Repository, printable
 
 from .arguments import path
+from .options import of_source
 from .phrases import snapshot_range, source_name, stamp
 
 __all__ = ["EXAMPLE", "IS_ANSWER", "add_options", "as_text", "run"]
@@ -26,8 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "the file or directory: relative to the directory that was saved, or with a slash or ~ in front as it is here"
     )
     option("path", metavar="PATH", type=path, help=where)
-    option("--source", metavar="DIRECTORY", type=path, help="only in snapshots of this directory")
-    option("--host", metavar="NAME", help="only in snapshots taken on this machine")
+    of_source(option)
 
 
 def run(repository: Repository, options: argparse.Namespace) -> History:

@@ -7,7 +7,8 @@ import sys
 
 from backuptool import BackuptoolError, Repository, SnapshotResult
 
-from .arguments import SEVERAL, path
+from .arguments import path
+from .options import compression, described, description, selection
 from .process import give_memory_back, is_terminal, wants_bar
 from .snapshot import as_text
 
@@ -26,19 +27,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=path,
         help="the name of what the stream holds the state of (default: that of the file without its ending)",
     )
-    several = "this path, or what matches; may be given several times"
-    option("--include", metavar="PATTERN", **SEVERAL, help=f"import only {several}")
-    option("--exclude", metavar="PATTERN", **SEVERAL, help=f"leave out {several}")
-    option(
-        "--compression",
-        choices=("fast", "balanced", "max"),
-        default="balanced",
-        help="how hard to compress what is new (default: balanced)",
-    )
-    option("--note", metavar="TEXT", default="", help="free text kept with the snapshot")
-    option("--tag", metavar="TAG", **SEVERAL, help="a word kept with the snapshot; may be given several times")
-    option("--pin", action="store_true", help="have the snapshot removed only after it was unpinned")
-    option("--host", metavar="NAME", help="name of the machine (default: its host name)")
+    selection(option, "import")
+    compression(option, "how hard to compress what is new", "balanced")
+    description(option)
 
 
 def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
@@ -54,10 +45,6 @@ def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
         source=options.source,
         include=options.include,
         exclude=options.exclude,
-        compression=options.compression,
-        note=options.note,
-        tags=options.tag,
-        pinned=options.pin,
-        host=options.host,
         progress=wants_bar(options),
+        **described(options),
     )

@@ -7,7 +7,7 @@ from typing import Sequence
 
 from backuptool import Repository, Snapshot, SnapshotList, printable
 
-from .arguments import path
+from .options import of_source
 from .phrases import details, drill_text, text_of
 
 __all__ = ["EXAMPLE", "IS_ANSWER", "add_options", "as_text", "run"]
@@ -26,8 +26,7 @@ _SHORTER_RULE = 5
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
-    option("--source", metavar="DIRECTORY", type=path, help="only snapshots of this directory")
-    option("--host", metavar="NAME", help="only snapshots taken on this machine")
+    of_source(option)
     option("--tag", metavar="TAG", help="only snapshots with this tag")
 
 

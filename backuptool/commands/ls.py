@@ -8,7 +8,8 @@ from typing import Iterator
 
 from backuptool import Entry, Listing, Repository, printable
 
-from .arguments import path, reference
+from .arguments import path
+from .options import snapshot_number
 from .phrases import stamp
 
 __all__ = ["EXAMPLE", "IS_ANSWER", "add_options", "as_text", "run"]
@@ -24,13 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(
         "path", metavar="PATH", nargs="?", type=path, default=".", help="the directory (default: all of the snapshot)"
     )
-    option(
-        "--snapshot-number",
-        metavar="N|latest",
-        type=reference,
-        default="latest",
-        help="the snapshot (default: latest; latest:DIRECTORY is the newest one of that)",
-    )
+    snapshot_number(option)
     option("--recursive", action="store_true", help="everything below it")
 
 

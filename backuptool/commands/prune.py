@@ -7,7 +7,8 @@ from typing import Iterator
 
 from backuptool import Decision, PruneResult, Repository, RetentionPolicy, format_size, printable
 
-from .arguments import SEVERAL, number, number_of, path, size, span
+from .arguments import SEVERAL, number, number_of, size, span
+from .options import of_source
 from .phrases import count, details, dry_run_note, duration, exact_size, problem_count, snapshot_numbers, text_of
 from .process import wants_bar
 
@@ -54,8 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     rules("--keep-tag", metavar="TAG", **SEVERAL, help="keep all with this tag; may be given several times")
     rules("--max-size", metavar="SIZE", type=size, help="remove the oldest until the repository has at most this size")
-    rules("--source", metavar="DIRECTORY", type=path, help="look at the snapshots of this directory only")
-    rules("--host", metavar="NAME", help="look at the snapshots taken on this machine only")
+    of_source(rules)
 
 
 def run(repository: Repository, options: argparse.Namespace) -> PruneResult:

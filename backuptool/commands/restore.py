@@ -6,7 +6,8 @@ import argparse
 
 from backuptool import Repository, RestoreResult, format_size, printable
 
-from .arguments import SEVERAL, path, reference
+from .arguments import path
+from .options import selection, snapshot_number
 from .phrases import count, details, dry_run_note, duration, problem_count, text_of
 from .process import give_memory_back, wants_bar
 
@@ -18,18 +19,10 @@ EXAMPLE = "backuptool restore --snapshot-number 2 --output-directory /tmp/photos
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
-    option(
-        "--snapshot-number",
-        metavar="N|latest",
-        type=reference,
-        required=True,
-        help="the snapshot, as numbered by list, or the word latest; latest:DIRECTORY is the newest one of that",
-    )
+    snapshot_number(option, required=True)
     made = "where to; it is made if it does not exist"
     option("--output-directory", metavar="DIRECTORY", type=path, required=True, help=made)
-    several = "this path, or what matches; may be given several times"
-    option("--include", metavar="PATTERN", **SEVERAL, help=f"restore only {several}")
-    option("--exclude", metavar="PATTERN", **SEVERAL, help=f"leave out {several}")
+    selection(option, "restore")
     option(
         "--overwrite",
         choices=("always", "if-changed", "if-newer", "never"),

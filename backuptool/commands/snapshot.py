@@ -7,6 +7,7 @@ import argparse
 from backuptool import DEFAULT_MAX_FILE_SIZE, Repository, SkippedFile, SnapshotResult, format_size, printable
 
 from .arguments import SEVERAL, path, size, size_or_none
+from .options import compression, described, description
 from .output import stream
 from .phrases import count, details, duration, problem_count, text_of
 from .process import give_memory_back, wants_bar
@@ -68,17 +69,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="save SQLite databases byte by byte, even if a program may be writing to them",
     )
-    option(
-        "--compression",
-        choices=("fast", "balanced", "max"),
-        default="balanced",
-        help="how hard to compress what is new (default: balanced)",
-    )
+    compression(option, "how hard to compress what is new", "balanced")
     option("--encrypt", action="store_true", help="create the repository encrypted; one that exists must be")
-    option("--note", metavar="TEXT", default="", help="free text kept with the snapshot")
-    option("--tag", metavar="TAG", **SEVERAL, help="a word kept with the snapshot; may be given several times")
-    option("--pin", action="store_true", help="have the snapshot removed only after it was unpinned")
-    option("--host", metavar="NAME", help="name of the machine (default: its host name)")
+    description(option)
 
 
 def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
@@ -98,12 +91,8 @@ def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
         max_file_size=options.max_file_size,
         one_file_system=options.one_file_system,
         live_sqlite=options.live_sqlite,
-        compression=options.compression,
-        note=options.note,
-        tags=options.tag,
-        pinned=options.pin,
-        host=options.host,
         progress=wants_bar(options),
+        **described(options),
     )
 
 
@@ -117,12 +106,8 @@ def _run_stream(repository: Repository, options: argparse.Namespace) -> Snapshot
             return repository.snapshot_files(
                 {options.stdin: output},
                 name=options.stdin,
-                compression=options.compression,
-                note=options.note,
-                tags=options.tag,
-                pinned=options.pin,
-                host=options.host,
                 progress=wants_bar(options),
+                **described(options),
             )
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error

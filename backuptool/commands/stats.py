@@ -7,7 +7,8 @@ from typing import Iterator, Sequence
 
 from backuptool import Repository, SnapshotStats, Stats, format_size, printable
 
-from .arguments import number_of, path
+from .arguments import number_of
+from .options import of_source
 from .phrases import count, drill_text, exact_size, text_of
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run"]
@@ -20,8 +21,7 @@ _HEADING = ("SNAPSHOT", "TIMESTAMP", "SIZE", "DISTINCT", "STORED", "EXCLUSIVE", 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
-    option("--source", metavar="DIRECTORY", type=path, help="only snapshots and files of this directory")
-    option("--host", metavar="NAME", help="only those taken on this machine")
+    of_source(option)
     option("--top", metavar="N", type=number_of, default=10, help="how many files to name (default: 10)")
 
 

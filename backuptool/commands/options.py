@@ -1,0 +1,60 @@
+"""Options that more than one command has: they read alike wherever they are.
+
+Owns their names and texts. What their values mean is arguments' business, which commands have them each command's.
+Each function takes the ``add_argument`` of a parser or of a group.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Callable
+
+from .arguments import SEVERAL, path, reference
+
+__all__ = ["compression", "described", "description", "of_source", "selection", "snapshot_number"]
+
+
+def snapshot_number(option: Callable[..., object], *, required: bool = False) -> None:
+    """Add ``--snapshot-number``, by default the latest one."""
+    text = "the snapshot, as numbered by list, or the word latest; latest:DIRECTORY is the newest one of that"
+    settings: dict[str, Any] = {"required": True} if required else {"default": "latest"}
+    text += "" if required else " (default: latest)"
+    option("--snapshot-number", metavar="N|latest", type=reference, help=text, **settings)
+
+
+def of_source(option: Callable[..., object]) -> None:
+    """Add ``--source`` and ``--host``, which limit a question to some snapshots."""
+    option("--source", metavar="DIRECTORY", type=path, help="only snapshots of this directory")
+    option("--host", metavar="NAME", help="only snapshots taken on this machine")
+
+
+def selection(option: Callable[..., object], verb: str) -> None:
+    """Add ``--include`` and ``--exclude``, which say what of a snapshot is wanted."""
+    several = "this path, or what matches; may be given several times"
+    option("--include", metavar="PATTERN", **SEVERAL, help=f"{verb} only {several}")
+    option("--exclude", metavar="PATTERN", **SEVERAL, help=f"leave out {several}")
+
+
+def compression(option: Callable[..., object], text: str, default: str | None = None) -> None:
+    """Add ``--compression``."""
+    text += f" (default: {default})" if default else ""
+    option("--compression", choices=("fast", "balanced", "max"), default=default, help=text)
+
+
+def description(option: Callable[..., object]) -> None:
+    """Add what is said of a snapshot that is taken; :func:`described` passes it on."""
+    option("--note", metavar="TEXT", default="", help="free text kept with the snapshot")
+    option("--tag", metavar="TAG", **SEVERAL, help="a word kept with the snapshot; may be given several times")
+    option("--pin", action="store_true", help="have the snapshot removed only after it was unpinned")
+    option("--host", metavar="NAME", help="name of the machine (default: its host name)")
+
+
+def described(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what was said of a snapshot that is taken, and how hard to compress it, as the library takes it."""
+    return {
+        "compression": options.compression,
+        "note": options.note,
+        "tags": options.tag,
+        "pinned": options.pin,
+        "host": options.host,
+    }
