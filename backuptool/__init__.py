@@ -54,6 +54,7 @@ if typing.TYPE_CHECKING:
     from .results.presentation import Result, format_size, printable
     from .results.problem import Problem
     from .results.prune import PrunePlan, PruneResult
+    from .results.remembered import Remembered
     from .results.restore import OverwritePolicy, RestoreResult
     from .results.retention import Decision, Reason
     from .results.snapshot import Compression, SkippedFile, Snapshot, SnapshotList, SnapshotResult
@@ -106,6 +107,7 @@ __all__ = [
     "PrunePlan",
     "PruneResult",
     "Reason",
+    "Remembered",
     "Repository",
     "RepositoryError",
     "RepositoryKey",
@@ -155,6 +157,7 @@ _HOMES = {
     "results.presentation": ("Result", "format_size", "printable"),
     "results.problem": ("Problem",),
     "results.prune": ("PrunePlan", "PruneResult"),
+    "results.remembered": ("Remembered",),
     "results.restore": ("OverwritePolicy", "RestoreResult"),
     "results.retention": ("Decision", "Reason"),
     "results.snapshot": ("Compression", "SkippedFile", "Snapshot", "SnapshotList", "SnapshotResult"),

@@ -15,6 +15,7 @@ from typing import Any, Callable, Iterable, Iterator, Sequence, TextIO
 
 from backuptool import (
     BackuptoolError,
+    Problem,
     Repository,
     RepositoryLockedError,
     RepositoryNotFoundError,
@@ -67,11 +68,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         path = options.db_path or _default_path()
         password = _password(path, options)
+        options.state_directory = _state_directory()
         with Repository(
-            path, password=password, lock_timeout=options.lock_timeout, max_helpers=options.max_helpers
+            path,
+            password=password,
+            lock_timeout=options.lock_timeout,
+            max_helpers=options.max_helpers,
+            state_directory=options.state_directory,
         ) as repository:
-            result = command.run(repository, options)
-            return _report(result, command, options)  # it may still be read from the repository
+            try:
+                result = command.run(repository, options)
+            except BackuptoolError:  # such as a snapshot that is not there: an older copy may be why
+                _tell_of_rollback(repository, (), options)
+                raise
+            code = _report(result, command, options)  # it may still be read from the repository
+            rolled_back = _tell_of_rollback(repository, getattr(result, "problems", ()), options)
+            return ExitCode.PROBLEMS if rolled_back else code
     except KeyboardInterrupt:
         _tell("interrupted", "the repository is sound; run the command again to finish what it began")
         return ExitCode.INTERRUPTED
@@ -112,6 +124,22 @@ def _report(result: Result, command: Any, options: argparse.Namespace) -> ExitCo
             for part in (text,) if isinstance(text, str) else _gathered(text):
                 _print(sys.stdout, part)
     return ExitCode.PROBLEMS if problems or alerts else ExitCode.DONE
+
+
+def _tell_of_rollback(repository: Repository, told: Sequence[Problem], options: argparse.Namespace) -> bool:
+    """Tell that an older copy was put in the place of the repository, unless that was told; return whether one was."""
+    remembered = repository.remembered
+    if remembered is None:
+        return False
+    if remembered.unsaved and options.verbosity > 0:
+        _tell(
+            "note", printable(f"{remembered.file} is not kept, so an older copy will go unseen: {remembered.unsaved}")
+        )
+    if remembered.problem is None:
+        return False
+    if remembered.problem not in told:
+        _tell("problem", printable(f"{remembered.problem.kind}: {remembered.problem}"))
+    return True
 
 
 def _tell_error(error: Exception, *, verbose: bool) -> None:
@@ -209,6 +237,14 @@ def _password(path: str, options: argparse.Namespace) -> Callable[[], bytes] | N
     from backuptool.commands.passwords import password_of
 
     return password_of(path, options, given, new=new)
+
+
+def _state_directory() -> str | None:
+    """Return where what is remembered of repositories is kept, None where the user has no place for it."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):  # as the XDG base directory specification has it
+        state = os.path.expanduser("~/.local/state")
+    return os.path.join(state, "backuptool") if os.path.isabs(state) else None
 
 
 def _default_path() -> str:

@@ -58,6 +58,8 @@ class Repository(Looking, Keeping, Moving, Protecting):
         lock_timeout: Seconds to wait for another process that is writing before RepositoryLockedError.
         max_helpers: How many processes may read, write and examine files beside this one, 0 for none. By default as
             many as there are processors, up to 8, where there is enough to do. Each takes up to 50 MB.
+        state_directory: A directory, made if it is missing, in which the newest state of an encrypted repository is
+            remembered; :attr:`remembered` then tells whether an older copy was put in its place. By default nothing is.
 
     Example:
         >>> with Repository("backups.db") as repo:              # doctest: +SKIP
@@ -317,7 +319,7 @@ class Repository(Looking, Keeping, Moving, Protecting):
         Args:
             quick: Check the catalog alone and leave the data in the packs unread.
             expect_at_least: The number of a snapshot that was taken: if the repository knows of none so new, it is an
-                older copy, which nothing in it can tell.
+                older copy, which nothing in it can tell. What is remembered (``state_directory``) is compared as well.
             progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
 
         Cost: reads, decompresses and hashes everything once; with ``quick``, one sweep over the catalog.
@@ -330,6 +332,7 @@ class Repository(Looking, Keeping, Moving, Protecting):
                 quick=quick,
                 reporter=reporter,
                 expect_at_least=expect_at_least,
+                remembered=self.remembered,
                 most_helpers=self._max_helpers,
             )
 

@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, TypeVar, Union
 
@@ -273,6 +273,25 @@ class Clock:
 
     def __call__(self) -> int:
         return self._now() + self._ahead_ns
+
+
+@contextmanager
+def cheapened_argon2() -> Iterator[None]:
+    """Let Argon2id take 1 ms instead of 300, in this process; that it takes what it should is a test of its own."""
+    from backuptool.storage.encryption import construction
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(construction, "_MEMORY_KIB", 32)
+        patch.setattr(construction, "_PASSES", 1)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What commands remember must not get to the place of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture

@@ -10,11 +10,12 @@ import subprocess
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
 import pytest
-from conftest import Clock, Entry, as_nobody, children, entries, noise, restored, write, write_tree
+from conftest import Clock, Entry, as_nobody, cheapened_argon2, children, entries, noise, restored, write, write_tree
 
 from backuptool import (
     BackuptoolError,
@@ -33,7 +34,6 @@ pytestmark = pytest.mark.skipif(sys.version_info < (3, 9), reason="encryption ne
 from backuptool.operations.examining import Examination  # noqa: E402
 from backuptool.operations.prune import _final_pages  # noqa: E402
 from backuptool.storage.drivers.with_sqlite3mc import write_page  # noqa: E402
-from backuptool.storage.encryption import construction  # noqa: E402
 from backuptool.storage.encryption.construction import FileKey, Stretched  # noqa: E402
 from backuptool.storage.encryption.keypages import KEY_PAGES  # noqa: E402
 from backuptool.storage.encryption.keyring import Keyring  # noqa: E402
@@ -43,21 +43,15 @@ PASSWORD = "correct horse 4711 battery"
 MARK = b"NOBODY-MAY-READ-THIS"
 
 
-def cheapen(patch: pytest.MonkeyPatch) -> None:
-    """Let Argon2id take 1 ms instead of 300, in this process."""
-    patch.setattr(construction, "_MEMORY_KIB", 32)
-    patch.setattr(construction, "_PASSES", 1)
-
-
 @pytest.fixture
 def real_argon2() -> None:
     """For tests in which other processes open what this one creates."""
 
 
 @pytest.fixture(autouse=True)
-def _cheap_argon2(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if "real_argon2" not in request.fixturenames:
-        cheapen(monkeypatch)
+def _cheap_argon2(request: pytest.FixtureRequest) -> Iterator[None]:
+    with nullcontext() if "real_argon2" in request.fixturenames else cheapened_argon2():
+        yield
 
 
 @pytest.fixture
@@ -73,10 +67,7 @@ def history(tmp_path_factory: pytest.TempPathFactory) -> Tuple[List[bytes], Dict
     path = tmp_path_factory.mktemp("history")
     tree = write_tree(path / "tree", {"a.txt": b"a" * 5000, "d/b.bin": noise(40000, 1), "d/c": b"c"})
     states = []
-    with pytest.MonkeyPatch.context() as patch, Repository(
-        path / "backups.db", password=PASSWORD, max_helpers=0
-    ) as repo:
-        cheapen(patch)
+    with cheapened_argon2(), Repository(path / "backups.db", password=PASSWORD, max_helpers=0) as repo:
         for number in range(4):
             write(tree / "d" / f"new{number}", noise(20000, 10 + number))
             repo.snapshot(tree, note=f"note {number}")

@@ -71,7 +71,12 @@ class Moving(Opened):
         other = (
             destination
             if isinstance(destination, Opened)
-            else Opened(destination, password=self._pool.password, lock_timeout=self._lock_timeout)
+            else Opened(
+                destination,
+                password=self._pool.password,
+                lock_timeout=self._lock_timeout,
+                state_directory=self._state_directory,
+            )
         )
         try:
             with Reporter(progress) as reporter:

@@ -13,6 +13,7 @@ from typing import (
 from ..storage.pool import BorrowingDatabase, ConnectionPool
 
 if TYPE_CHECKING:
+    from ..results.remembered import Remembered
     from ..storage.opened import SharedReader
 
 from ..parameters import Password, StrPath, keyring_of
@@ -33,6 +34,8 @@ class Opened:
         lock_timeout: Seconds to wait for another process that is writing before RepositoryLockedError.
         max_helpers: How many processes may read, write and examine files beside this one, 0 for none. By default as
             many as there are processors, up to 8, where there is enough to do. Each takes up to 50 MB.
+        state_directory: A directory, made if it is missing, in which the newest state of an encrypted repository is
+            remembered; :attr:`remembered` then tells whether an older copy was put in its place. By default nothing is.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Opened:
         password: Optional[Password] = None,
         lock_timeout: float = 60.0,
         max_helpers: Optional[int] = None,
+        state_directory: Optional[StrPath] = None,
     ) -> None:
         if max_helpers is not None and max_helpers < 0:
             raise ValueError(f"max_helpers must be 0 or more, not {max_helpers}")
@@ -49,7 +53,10 @@ class Opened:
         self._lock_timeout = lock_timeout
         self._max_helpers = max_helpers
         self._shared_reader: Optional[SharedReader] = None
-        self._pool = ConnectionPool(self._path, lock_timeout, keyring_of(password))
+        self._state_directory = (
+            None if state_directory is None else os.path.abspath(os.path.expanduser(state_directory))
+        )
+        self._pool = ConnectionPool(self._path, lock_timeout, keyring_of(password), self._state_directory)
 
     @property
     def path(self) -> str:
@@ -63,6 +70,14 @@ class Opened:
 
         with looking():
             return is_encrypted(self._path)
+
+    @property
+    def remembered(self) -> Optional[Remembered]:
+        """What is remembered of an encrypted repository, and whether an older copy was put in its place.
+
+        None without a state directory, where the repository is not encrypted, and as long as it was not opened.
+        """
+        return None if self._pool.witness is None else self._pool.witness.remembered
 
     def close(self) -> None:
         """Close the file. Using the repository afterwards opens it again."""
@@ -92,7 +107,12 @@ class Opened:
         return f"Repository({self._path!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self._path, "lock_timeout": self._lock_timeout, "max_helpers": self._max_helpers}
+        return {
+            "path": self._path,
+            "lock_timeout": self._lock_timeout,
+            "max_helpers": self._max_helpers,
+            "state_directory": self._state_directory,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["path"], lock_timeout=state["lock_timeout"], max_helpers=state["max_helpers"])  # type: ignore[misc]
+        self.__init__(state.pop("path"), **state)  # type: ignore[misc]

@@ -71,7 +71,9 @@ def _destination(options: argparse.Namespace) -> str | Repository:
         raise RepositoryError("with a password the destination is encrypted, so it is not plain", file)
     if password is None and not options.destination_plain:
         return str(file)
-    return Repository(file, password=password, lock_timeout=options.lock_timeout)
+    return Repository(
+        file, password=password, lock_timeout=options.lock_timeout, state_directory=options.state_directory
+    )
 
 
 def as_text(result: CopyResult, *, verbose: bool = False) -> str:

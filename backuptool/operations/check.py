@@ -15,6 +15,7 @@ from ..errors import CorruptionError
 from ..progress import Reporter
 from ..results.check import CheckResult
 from ..results.problem import Problem
+from ..results.remembered import Remembered
 from ..storage.bases import bases_by_pack, behind_bases
 from ..storage.database import Database
 from .examining import Examination
@@ -37,6 +38,7 @@ def check(
     quick: bool,
     reporter: Reporter,
     expect_at_least: Optional[int] = None,
+    remembered: Optional[Remembered] = None,
     most_helpers: Optional[int] = None,
 ) -> CheckResult:
     """Verify a repository, with at most so many processes beside this one."""
@@ -45,6 +47,8 @@ def check(
     with Examination(database, () if quick else run.pack_ids(), most=most_helpers) as examination:
         run.sqlite(quick)
         run.history(expect_at_least)
+        if remembered is not None and remembered.problem is not None:
+            run.problems.append(remembered.problem)
         run.catalog()
         run.data(examination)
     try:

@@ -10,6 +10,8 @@ import os
 import time
 from typing import Callable, List, Optional, Tuple
 
+import attrs
+
 from ..errors import CorruptionError, RepositoryError, SnapshotNotFoundError
 from ..progress import Reporter
 from ..results.copy import CopiedSnapshot, CopyResult
@@ -69,8 +71,16 @@ def copy(
         stored_bytes=run.stored_bytes,
         whole_packs=run.whole_packs,
         elapsed_seconds=time.monotonic() - begin,
-        problems=(*map(_unreadable, unreadable), *run.problems()),
+        problems=(*_rolled_back(destination), *map(_unreadable, unreadable), *run.problems()),
     )
+
+
+def _rolled_back(destination: ConnectionPool) -> List[Problem]:
+    """Return what is remembered of the destination and speaks against it; who asks for a copy looks at the origin."""
+    remembered = None if destination.witness is None else destination.witness.remembered
+    if remembered is None or remembered.problem is None:
+        return []
+    return [attrs.evolve(remembered.problem, path=destination.path)]
 
 
 def _unreadable(exc: CorruptionError) -> Problem:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .encryption.construction import FileKey
     from .encryption.keyring import Keyring
     from .encryption.seal import Sealer
+    from .encryption.witness import Witness
 
 __all__ = ["Database", "FormatChangedError"]
 
@@ -153,6 +154,11 @@ class Database:
             from .encryption.proof import prove
 
             prove(self, self._key, problem)
+
+    def show_to(self, witness: Witness) -> None:
+        """Show the state of an encrypted file to who remembers the newest one."""
+        if self._key is not None:
+            witness.look(self, self._key)
 
     @classmethod
     def create(

@@ -17,6 +17,7 @@ from .schema import FORMAT
 
 if TYPE_CHECKING:
     from .encryption.keyring import Keyring, Password
+    from .encryption.witness import Witness
 
 __all__ = ["BorrowingDatabase", "ConnectionPool"]
 
@@ -30,11 +31,23 @@ class ConnectionPool:
         path: The repository file, absolute.
         lock_timeout: Seconds that a connection waits for a lock.
         keyring: What opens the file if it is encrypted.
+        state_directory: Where the newest state of an encrypted file is remembered, None for nowhere.
+
+    Attributes:
+        witness: What remembers it, as soon as an encrypted file was opened.
     """
 
-    def __init__(self, path: str, lock_timeout: float, keyring: Optional[Keyring] = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        lock_timeout: float,
+        keyring: Optional[Keyring] = None,
+        state_directory: Optional[str] = None,
+    ) -> None:
         self.path = path
         self.keyring = keyring
+        self.witness: Optional[Witness] = None
+        self._state_directory = state_directory
         self._lock_timeout = lock_timeout
         self._idle: list[Database] = []
         self._guard = threading.Lock()
@@ -53,6 +66,7 @@ class ConnectionPool:
             self.close()
         database = self._take() or Database.open(self.path, self._lock_timeout, self.keyring)
         with self._lend(database):
+            self._show(database)
             yield database
 
     @contextmanager
@@ -63,10 +77,23 @@ class ConnectionPool:
         """
         database = self._writable(create)
         with self._lend(database):
+            self._show(database)
             try:
                 yield database
             finally:
                 database.drop_journal()
+            self._show(database)
+
+    def _show(self, database: Database) -> None:
+        """Compare the state of an encrypted file with the newest that was seen, and remember it."""
+        if self._state_directory is None or not database.encrypted:
+            return
+        if self.witness is None:
+            from .encryption.witness import Witness
+
+            with self._guard:
+                self.witness = self.witness or Witness(self._state_directory)
+        database.show_to(self.witness)
 
     def _writable(self, create: bool) -> Database:
         """Return a connection to a repository of this format."""

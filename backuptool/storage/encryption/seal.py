@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Any, Iterable
+from typing import TYPE_CHECKING, Any, Iterable, Optional
 
 from ...errors import CorruptionError
 from .construction import FileKey
@@ -17,7 +17,7 @@ from .construction import FileKey
 if TYPE_CHECKING:
     from ..database import Database
 
-__all__ = ["SETTINGS", "Sealer"]
+__all__ = ["SETTINGS", "Sealer", "found_seal"]
 
 #: Settings that only encrypted repositories have: the seal, and the sequence of the key page.
 SETTINGS = ("seal", "key_page")
@@ -66,16 +66,22 @@ class Sealer:
 
     def sequence(self, database: Database) -> int:
         """Return how many times the repository was sealed; 0 if the seal is damaged."""
-        found = _READABLE.fullmatch(_found(database))
-        return int(found.group(1)) if found else 0
+        found = found_seal(_value(database))
+        return found[0] if found else 0
 
     def is_whole(self, database: Database) -> bool:
         """Tell whether the seal is that of what is in the tables; in a transaction."""
-        found = _READABLE.fullmatch(_found(database))
+        found = found_seal(_value(database))
         if found is None:
             return False
-        message = _message(database, int(found.group(1)))
-        return self._key.proves(b"seal", message, bytes.fromhex(found.group(2).decode()))
+        sequence, proof = found
+        return self._key.proves(b"seal", _message(database, sequence), proof)
+
+
+def found_seal(value: object) -> Optional[tuple[int, bytes]]:
+    """Return sequence number and proof of what the setting ``seal`` holds, None if it is damaged."""
+    found = _READABLE.fullmatch(value) if isinstance(value, bytes) else None
+    return (int(found.group(1)), bytes.fromhex(found.group(2).decode())) if found else None
 
 
 def _changes(database: Database) -> object:
@@ -83,9 +89,8 @@ def _changes(database: Database) -> object:
     return database.value("SELECT total_changes()"), database.value("PRAGMA schema_version")
 
 
-def _found(database: Database) -> bytes:
-    found = database.value("SELECT value FROM settings WHERE name = 'seal'")
-    return found if isinstance(found, bytes) else b""
+def _value(database: Database) -> object:
+    return database.value("SELECT value FROM settings WHERE name = 'seal'")
 
 
 def _message(database: Database, sequence: int) -> bytes:
