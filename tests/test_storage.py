@@ -34,24 +34,19 @@ from backuptool import (
     SnapshotNotFoundError,
     UnsupportedFormatError,
 )
-from backuptool.storage import catalog, schema
+from backuptool.storage import schema
 from backuptool.storage.chunking import CHUNKING, LARGE_FILE, Chunking, cut
 from backuptool.storage.compression import RAW, SETTINGS, ZSTD, compress, decompress, salvage
-from backuptool.storage.contents import (
-    ContentLocation,
-    ContentReader,
-    ContentsVanishedError,
-    HashFilter,
-    add_refs,
-    find,
-    insert_contents,
-    reference,
-)
+from backuptool.storage.contents import ContentLocation, HashFilter, find, insert_contents
 from backuptool.storage.database import Database
 from backuptool.storage.digest import FileVersion, hash_zeros, layout_entry, row_hash, snapshot_digest, to_bytes
+from backuptool.storage.files import current_files, insert_versions, load_versions, row_version, version_row
 from backuptool.storage.packs import PackCompressor, PackReader
 from backuptool.storage.pool import ConnectionPool
+from backuptool.storage.reader import ContentReader
+from backuptool.storage.refcounts import ContentsVanishedError, add_refs, reference
 from backuptool.storage.schema import APPLICATION_ID, FORMAT
+from backuptool.storage.snapshots import find_snapshot, source_id
 from backuptool.storage.unpacking import read_pack, unpack
 from backuptool.storage.writer import Content, ContentWriter, LargeContent
 
@@ -1649,12 +1644,12 @@ def test_snapshots_are_found_by_number_and_as_the_latest(repo: Repository, tree:
     for _ in range(3):
         repo.snapshot(tree)
     with closing(Database.open(repo.path, 1.0)) as database:
-        assert catalog.find_snapshot(database, "latest").id == 3
-        assert catalog.find_snapshot(database, 2).id == 2
-        assert catalog.find_snapshot(database, "2").id == 2
+        assert find_snapshot(database, "latest").id == 3
+        assert find_snapshot(database, 2).id == 2
+        assert find_snapshot(database, "2").id == 2
         for unknown in (0, 4, -1, 1 << 80, True, "", "x", "1.0", " 1", "-1", "\u0661", "first", "9" * 5000):
             with pytest.raises(SnapshotNotFoundError, match="there are: 1, 2, 3") as caught:
-                catalog.find_snapshot(database, unknown)
+                find_snapshot(database, unknown)
             assert caught.value.reference == unknown
             assert caught.value.available == (1, 2, 3)
 
@@ -1706,21 +1701,21 @@ VERSIONS = {
 def test_names_that_are_no_utf_8_come_back_bit_for_bit_beside_others(database: Database) -> None:
     ids, _, _ = store(database, b"another", b"12345")
     with database.transaction():
-        source = catalog.source_id(database, "host", b"/\xff", create=True)
+        source = source_id(database, "host", b"/\xff", create=True)
         assert source is not None
         rows = [
-            catalog.version_row(version, 7 * number, None if number == 3 else -number, 1 if version.hash else -1)
+            version_row(version, 7 * number, None if number == 3 else -number, 1 if version.hash else -1)
             for number, version in enumerate(VERSIONS.values())
         ]
-        versions = [catalog.row_version(row, version.hash) for row, version in zip(rows, VERSIONS.values())]
+        versions = [row_version(row, version.hash) for row, version in zip(rows, VERSIONS.values())]
         assert versions == list(VERSIONS.values())
-        catalog.insert_versions(database, source, 5, True, [rows[:5], [], rows[5:]], ids)
-    found = list(catalog.load_versions(database, source, VERSIONS))
+        insert_versions(database, source, 5, True, [rows[:5], [], rows[5:]], ids)
+    found = list(load_versions(database, source, VERSIONS))
     assert [version for version, _, _ in found] == list(VERSIONS.values())
     assert [(first, content) for _, first, content in found] == [
         (5, ids[1] if version.hash else None) for version in VERSIONS.values()
     ]
-    current = list(catalog.current_files(database, source))
+    current = list(current_files(database, source))
     assert [row[0] for row in current] == sorted(VERSIONS)
     stamps = {path: (7 * number, None if number == 3 else -number) for number, path in enumerate(VERSIONS)}
     assert {row[0]: (row[4], row[5]) for row in current} == stamps

@@ -21,8 +21,9 @@ from backuptool import Problem, ProgressEvent, Repository, RestoreError, Restore
 from backuptool.operations.restore import RestoreOptions, restore
 from backuptool.operations.writing import Answer, Order, Writing, as_file, as_order
 from backuptool.progress import ProgressCallback
-from backuptool.storage.catalog import files_of, find_snapshot
 from backuptool.storage.database import Database
+from backuptool.storage.files import files_of
+from backuptool.storage.snapshots import find_snapshot
 from backuptool.tree.destination import Destination
 
 FILES = 300

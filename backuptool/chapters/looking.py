@@ -194,7 +194,7 @@ class Looking(Opened):
             ...     print(path, path.read_text()[:20])
         """
         from ..snapshot_path import SnapshotPath
-        from ..storage.catalog import find_snapshot
+        from ..storage.snapshots import find_snapshot
 
         with self._pool.reading() as database:
             return SnapshotPath(self, find_snapshot(database, reference_of(snapshot)).to_result())

@@ -7,8 +7,9 @@ from typing import Callable, Optional, Sequence
 import attrs
 
 from ..results.snapshot import Snapshot
-from ..storage import catalog, records
+from ..storage import records
 from ..storage.database import Database
+from ..storage.snapshots import find_snapshot, update_description
 
 __all__ = ["annotate"]
 
@@ -25,10 +26,10 @@ def annotate(
 ) -> Snapshot:
     """Change a snapshot's description, with its digest, in one transaction, and return it as it is then."""
     with database.transaction():
-        row = catalog.find_snapshot(database, reference)
+        row = find_snapshot(database, reference)
         if note is not None or add_tags or remove_tags:
             tags = (set(row.tags) | set(add_tags)) - set(remove_tags)
-            row = catalog.update_description(database, row, row.note if note is None else note, sorted(tags))
+            row = update_description(database, row, row.note if note is None else note, sorted(tags))
         if pinned is not None:
             records.unpin(database, row.id)
             if pinned:

@@ -12,9 +12,9 @@ from typing import Callable, Dict, Iterator, List, NamedTuple, Optional
 
 from ..results.problem import Problem
 from ..results.snapshot import SnapshotResult
-from ..storage import catalog
 from ..storage.database import Database
 from ..storage.digest import FileVersion
+from ..storage.files import version_row
 from ..storage.transfer import StoredVersion, versions_of
 from ..storage.writer import ContentWriter
 from ..tree.confined import split
@@ -167,7 +167,7 @@ def _draft(database: Database, arrivals: Arrivals, about: Description) -> Draft:
                 continue
         else:
             draft.new += is_file
-        draft.rows.add(catalog.version_row(version, None, None, ordinal))
+        draft.rows.add(version_row(version, None, None, ordinal))
     while old is not None:
         _end(draft, old)
         old = next(there, None)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Deque, Iterator, NamedTuple, Optional, Sequenc
 from ..errors import CorruptionError
 from ..progress import Reporter
 from ..storage.compression import DEFAULT, RAW, SETTINGS, ZSTD
-from ..storage.contents import ContentLocation, ContentReader, find
+from ..storage.contents import ContentLocation, find
 from ..storage.database import Database
 from ..storage.packs import CompressedPack, PackCompressor
+from ..storage.reader import ContentReader
 from ..storage.unpacking import PackSource, StoredPack, UnpackedPack, Unpacking, read_pack
 from ..storage.writer import Content, ContentWriter, LargeContent
 

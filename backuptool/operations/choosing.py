@@ -18,8 +18,9 @@ from ..results.problem import Problem
 from ..results.prune import PrunePlan
 from ..results.retention import Decision, Reason
 from ..retention import RetentionPolicy, decide, over_budget
-from ..storage import catalog, records
+from ..storage import records
 from ..storage.database import Database
+from ..storage.snapshots import SnapshotRow, find_snapshot, snapshot_rows
 from .sources import Selection
 
 __all__ = ["Choice", "Wanted", "choose", "over_size", "state_of"]
@@ -39,12 +40,12 @@ class Choice:
         max_bytes: Bytes that the file should not exceed, None for no limit.
     """
 
-    rows: tuple[catalog.SnapshotRow, ...]
+    rows: tuple[SnapshotRow, ...]
     decisions: tuple[Decision, ...] = ()
-    expendable: tuple[catalog.SnapshotRow, ...] = ()
+    expendable: tuple[SnapshotRow, ...] = ()
     max_bytes: Optional[int] = None
 
-    def with_removed(self, rows: Sequence[catalog.SnapshotRow]) -> Choice:
+    def with_removed(self, rows: Sequence[SnapshotRow]) -> Choice:
         """Return the choice with more that had to go because of the size."""
         if not rows:
             return self
@@ -78,11 +79,11 @@ def choose(database: Database, wanted: Wanted, selection: Selection, clock: Call
                 database.path,
             )
         numbers = [each.snapshot.id for each in wanted.decisions if not each.kept]
-        rows = tuple(catalog.find_snapshot(database, number) for number in numbers)
+        rows = tuple(find_snapshot(database, number) for number in numbers)
         return Choice(rows=rows, decisions=wanted.decisions, max_bytes=wanted.policy.max_bytes)
     if isinstance(wanted, RetentionPolicy):
         return _by_policy(database, wanted, selection, clock())
-    rows = tuple(catalog.find_snapshot(database, number) for number in sorted(set(wanted)))
+    rows = tuple(find_snapshot(database, number) for number in sorted(set(wanted)))
     pinned = records.pinned_among(database, [row.id for row in rows])
     if pinned:
         several = "snapshots {} are pinned; unpin them" if len(pinned) > 1 else "snapshot {} is pinned; unpin it"
@@ -99,7 +100,7 @@ def _by_policy(database: Database, policy: RetentionPolicy, selection: Selection
                 "unpin it anew (annotate), or remove snapshots by number",
                 database.path,
             )
-    rows = {row.id: row for row in catalog.snapshot_rows(database) if selection.has(row)}
+    rows = {row.id: row for row in snapshot_rows(database) if selection.has(row)}
     decisions = decide(policy, (row.to_result() for row in rows.values()), now_ns)
     expendable = () if policy.max_bytes is None else over_budget(decisions)
     return Choice(

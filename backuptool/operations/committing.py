@@ -18,11 +18,19 @@ from ..errors import RepositoryLockedError
 from ..results.changes import Changes
 from ..results.problem import Problem
 from ..results.snapshot import SkippedFile, SnapshotResult
-from ..storage import catalog, records
-from ..storage.catalog import SnapshotRow
-from ..storage.contents import Brought, ContentsVanishedError, reference
+from ..storage import records
 from ..storage.database import Database
 from ..storage.digest import MODULUS, FileVersion, row_hash, to_bytes
+from ..storage.files import close_versions, insert_versions, update_stamps
+from ..storage.refcounts import Brought, ContentsVanishedError, reference
+from ..storage.snapshots import (
+    SnapshotRow,
+    find_snapshot,
+    insert_snapshot,
+    newest_snapshot,
+    next_snapshot_id,
+    source_id,
+)
 from ..storage.spool import Spool
 
 __all__ = [
@@ -110,9 +118,9 @@ class Draft:
     def __init__(self, database: Database, host: str, root: bytes) -> None:
         self.host = host
         self.root = root
-        self.source = catalog.source_id(database, host, root)
-        newest = catalog.newest_snapshot(database, self.source)
-        self.base = None if newest is None else catalog.find_snapshot(database, newest)
+        self.source = source_id(database, host, root)
+        newest = newest_snapshot(database, self.source)
+        self.base = None if newest is None else find_snapshot(database, newest)
         self.digest = self.files = self.directories = self.size = 0
         self.new = self.changed = self.unchanged = self.removed = 0
         self.rows = Spool()
@@ -163,7 +171,7 @@ def commit(
     """
     with _transaction(database, draft) as (source, number):
         brought = _insert_versions(database, draft, source, number, ids)
-        row = catalog.insert_snapshot(
+        row = insert_snapshot(
             database,
             SnapshotRow(
                 id=number,
@@ -234,7 +242,7 @@ def commit_copy(
     """
     with _transaction(database, draft) as (source, number):
         brought = _insert_versions(database, draft, source, number, ids)
-        row = catalog.insert_snapshot(
+        row = insert_snapshot(
             database,
             attrs.evolve(
                 original,
@@ -258,20 +266,20 @@ def _transaction(database: Database, draft: Draft) -> Iterator[Tuple[int, int]]:
     What a prune took meanwhile is counted when it is referred to: foreign keys would ask for each row.
     """
     with database.without_foreign_keys(), database.transaction():
-        source = catalog.source_id(database, draft.host, draft.root, create=True)
+        source = source_id(database, draft.host, draft.root, create=True)
         assert source is not None
-        if catalog.newest_snapshot(database, source) != (None if draft.base is None else draft.base.id):
+        if newest_snapshot(database, source) != (None if draft.base is None else draft.base.id):
             raise BaseMovedError
-        yield source, catalog.next_snapshot_id(database)
+        yield source, next_snapshot_id(database)
 
 
 def _insert_versions(database: Database, draft: Draft, source: int, number: int, ids: Sequence[int]) -> Brought:
     """End the versions that end, begin those that begin, and refer to their contents."""
     if draft.base is not None:
-        catalog.close_versions(database, source, draft.base.id, draft.closed)
-        catalog.update_stamps(database, source, draft.stamps)
+        close_versions(database, source, draft.base.id, draft.closed)
+        update_stamps(database, source, draft.stamps)
     counts = array("I", bytes(4 * len(ids)))
-    catalog.insert_versions(database, source, number, draft.base is not None, draft.rows.drain(counts), ids)
+    insert_versions(database, source, number, draft.base is not None, draft.rows.drain(counts), ids)
     return reference(database, number, ids, counts)
 
 

@@ -17,9 +17,10 @@ import attrs
 from ..progress import Reporter
 from ..results.diff import Diff
 from ..results.problem import Problem
-from ..storage.catalog import SnapshotRow, files_of, find_snapshot
 from ..storage.database import Database
 from ..storage.digest import FileVersion
+from ..storage.files import files_of
+from ..storage.snapshots import SnapshotRow, find_snapshot
 from ..tree.exclusions import Exclusions
 from ..tree.hashing import hash_file
 from ..tree.metadata import AnyStatus, clamp_ns, kind_of, read_xattrs

@@ -9,8 +9,9 @@ import errno
 
 from ..errors import SourceError, UnsafePathError
 from ..progress import Reporter
-from ..storage.catalog import SnapshotRow, files_of
 from ..storage.database import Database
+from ..storage.files import files_of
+from ..storage.snapshots import SnapshotRow
 from ..tree.destination import Destination, require_safe
 from ..tree.exclusions import Exclusions
 from ..tree.source import Source

@@ -17,10 +17,10 @@ from ..progress import Reporter
 from ..results.copy import CopiedSnapshot, CopyResult
 from ..results.problem import Problem
 from ..storage import records
-from ..storage.catalog import SnapshotRow, find_snapshot, snapshot_rows
 from ..storage.compression import require_setting
 from ..storage.database import Database
 from ..storage.pool import ConnectionPool
+from ..storage.snapshots import SnapshotRow, find_snapshot, snapshot_rows
 from ..storage.transfer import find_copies
 from .committing import until_committed
 from .single_copy import INCOMPLETE, CopyAttempt, CopyOptions

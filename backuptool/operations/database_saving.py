@@ -14,7 +14,7 @@ import errno
 import os
 from typing import Callable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
-from ..storage.catalog import VersionRow
+from ..storage.files import VersionRow
 from ..storage.sqlite_files import COMPANIONS, INDEX, MAGIC, is_companion
 from ..tree.metadata import Status, read_xattrs
 from ..tree.source import FileChangedError, Source

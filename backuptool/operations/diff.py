@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Dict, Iterable, Iterator, Optional, Sequence, Tuple, Union
 
 from ..results.diff import Diff, Difference
-from ..storage.catalog import SnapshotRow, files_of
 from ..storage.database import Database
 from ..storage.digest import FileVersion
+from ..storage.files import files_of
+from ..storage.snapshots import SnapshotRow
 from ..storage.versions import ChangedKey, begun, details, ended, file_at, files_below
 from .differing import Change, LinkGroups, Moves, Tally, moves_between
 from .locating import path_in_either, shown, two_snapshots

@@ -19,12 +19,12 @@ from ..errors import RepositoryError, SnapshotNotFoundError, UnsafePathError
 from ..progress import Reporter
 from ..results.drill import Drill, DrillResult
 from ..results.problem import Problem
-from ..storage import catalog
-from ..storage.catalog import SnapshotRow, files_of, find_snapshot
 from ..storage.database import Database
 from ..storage.digest import FileVersion
 from ..storage.drills import insert_drill
+from ..storage.files import files_of
 from ..storage.pool import ConnectionPool
+from ..storage.snapshots import SnapshotRow, find_snapshot
 from ..tree.destination import Destination, require_safe
 from ..tree.metadata import decode_xattrs, encode_xattrs, kind_of
 from ..tree.scratch import Scratch
@@ -238,7 +238,7 @@ def _record(pool: ConnectionPool, snapshot: SnapshotRow, found: Drill) -> Option
     """Record a drill; return a problem if the repository cannot take it."""
     try:
         with pool.writing() as database, database.transaction():
-            row = catalog.find_snapshot(database, snapshot.id)
+            row = find_snapshot(database, snapshot.id)
             insert_drill(database, row.source, row.root, found)
         return None
     except (RepositoryError, SnapshotNotFoundError) as exc:

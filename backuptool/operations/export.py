@@ -16,11 +16,13 @@ from ..errors import CorruptionError
 from ..progress import Reporter
 from ..results.export import ExportResult, TarCompression
 from ..results.problem import Problem
-from ..storage.catalog import CatalogFile, SnapshotRow, files_of, find_snapshot
 from ..storage.compression import stream_compressor
-from ..storage.contents import Bytes, ContentReader
 from ..storage.database import Database
 from ..storage.digest import FileVersion
+from ..storage.files import CatalogFile, files_of
+from ..storage.pieces import Bytes
+from ..storage.reader import ContentReader
+from ..storage.snapshots import SnapshotRow, find_snapshot
 from ..tree import pax
 from ..tree.destination import data_runs
 from ..tree.metadata import decode_xattrs

@@ -17,13 +17,14 @@ from ..errors import RepositoryLockedError, UnsafePathError
 from ..progress import Reporter
 from ..results.problem import Problem
 from ..results.snapshot import SnapshotResult
-from ..storage import catalog
 from ..storage.compression import DEFAULT, require_setting
-from ..storage.contents import ContentsVanishedError
 from ..storage.database import Database
 from ..storage.digest import FileVersion
+from ..storage.files import load_versions
 from ..storage.pool import ConnectionPool
+from ..storage.refcounts import ContentsVanishedError
 from ..storage.settings import chunking_of
+from ..storage.snapshots import source_id
 from ..storage.writer import ContentWriter
 from ..tree.confined import split
 from ..tree.destination import require_safe
@@ -179,11 +180,9 @@ class _Run:
 
     def _look_up(self, paths: Sequence[bytes]) -> None:
         """See what the last snapshot of the source has at these paths."""
-        source = catalog.source_id(self._database, self._options.host, self._options.root)
+        source = source_id(self._database, self._options.host, self._options.root)
         if source is not None:
-            self._known = {
-                version.path: version for version, _, _ in catalog.load_versions(self._database, source, paths)
-            }
+            self._known = {version.path: version for version, _, _ in load_versions(self._database, source, paths)}
 
     def _report(self, path: bytes = b"") -> None:
         total = len(self._options.files)

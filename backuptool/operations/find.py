@@ -16,19 +16,9 @@ from ..errors import PatternError
 from ..results.entry import KINDS
 from ..results.history import FindResult, Version
 from ..results.problem import Problem
-from ..storage.catalog import find_snapshot
 from ..storage.database import Database
-from ..storage.versions import (
-    Criteria,
-    SourceRow,
-    StoredVersion,
-    content_ids,
-    details,
-    entry_of,
-    matching,
-    snapshot_times,
-    sources,
-)
+from ..storage.snapshots import SourceRow, find_snapshot, snapshot_times, sources
+from ..storage.versions import Criteria, StoredVersion, content_ids, details, entry_of, matching
 from .globs import Glob
 from .locating import damaged, shown
 

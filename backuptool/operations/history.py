@@ -14,15 +14,8 @@ import attrs
 from ..results.history import Aspect, History, HistoryVersion
 from ..results.problem import Problem
 from ..storage.database import Database
-from ..storage.versions import (
-    SourceRow,
-    StoredVersion,
-    entry_of,
-    is_shared,
-    moved_paths,
-    snapshot_times,
-    versions_of,
-)
+from ..storage.snapshots import SourceRow, snapshot_times
+from ..storage.versions import StoredVersion, entry_of, is_shared, moved_paths, versions_of
 from .aspects import aspects_of
 from .locating import damaged, places, shown
 

@@ -18,10 +18,10 @@ from ..results.problem import Problem
 from ..results.snapshot import SnapshotResult
 from ..storage.chunking import LARGE_FILE
 from ..storage.compression import DEFAULT, require_setting
-from ..storage.contents import ContentsVanishedError
 from ..storage.database import Database
 from ..storage.digest import FileVersion
 from ..storage.pool import ConnectionPool
+from ..storage.refcounts import ContentsVanishedError
 from ..storage.settings import chunking_of
 from ..storage.streams import DamagedStreamError, decompressed
 from ..storage.writer import Content, ContentWriter

@@ -10,9 +10,9 @@ from typing import Optional
 import attrs
 
 from ..results.snapshot import SnapshotList
-from ..storage.catalog import snapshot_rows
 from ..storage.database import Database
 from ..storage.drills import last_drills
+from ..storage.snapshots import snapshot_rows
 
 __all__ = ["list_snapshots"]
 

@@ -10,9 +10,10 @@ import posixpath
 from typing import Optional, Union
 
 from ..errors import CorruptionError, PathNotFoundError, WrongKindError
-from ..storage.catalog import CatalogFile, SnapshotRow, find_snapshot, newest_snapshot
 from ..storage.database import Database
-from ..storage.versions import SourceRow, entry_of, file_at, sources
+from ..storage.files import CatalogFile
+from ..storage.snapshots import SnapshotRow, SourceRow, find_snapshot, newest_snapshot, sources
+from ..storage.versions import entry_of, file_at
 
 __all__ = [
     "damaged",

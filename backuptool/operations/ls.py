@@ -11,8 +11,9 @@ from ..errors import CorruptionError
 from ..results.entry import Entry
 from ..results.listing import Listing
 from ..results.problem import Problem
-from ..storage.catalog import CatalogFile, SnapshotRow, find_snapshot
 from ..storage.database import Database
+from ..storage.files import CatalogFile
+from ..storage.snapshots import SnapshotRow, find_snapshot
 from ..storage.versions import children, entry_of, files_below
 from .locating import damaged, file_in, relative, require_kind, shown
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import io
 from typing import Union
 
-from ..storage.catalog import find_snapshot
 from ..storage.opened import SharedReader, opened
+from ..storage.snapshots import find_snapshot
 from .locating import file_in, relative, require_kind
 
 __all__ = ["open_file"]

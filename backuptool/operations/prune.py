@@ -15,9 +15,11 @@ import attrs
 from ..errors import CorruptionError
 from ..progress import Reporter
 from ..results.prune import PruneResult
-from ..storage import catalog, records
+from ..storage import records
 from ..storage.database import Database
 from ..storage.drills import forget_drills
+from ..storage.files import only_in
+from ..storage.snapshots import SnapshotRow, find_snapshot, heirs, neighbours, update_distinct_size
 from .choosing import Choice, Wanted, choose, over_size
 from .repacking import Repacking
 from .sources import Selection
@@ -97,7 +99,7 @@ class Pruning:
     def remove(self, choice: Choice) -> Choice:
         """Remove what was chosen, and as much of the expendable as it takes; return all that was removed."""
         self.remove_all(choice.rows)
-        more: list[catalog.SnapshotRow] = []
+        more: list[SnapshotRow] = []
         while len(more) < len(choice.expendable) and not self._fits(choice.max_bytes):
             row = choice.expendable[len(more)]
             self._remove(row.id)
@@ -121,7 +123,7 @@ class Pruning:
             self.repacking.repack(batch)
         return _final_pages(self.database) * self.database.page_size()
 
-    def remove_all(self, rows: Sequence[catalog.SnapshotRow]) -> None:
+    def remove_all(self, rows: Sequence[SnapshotRow]) -> None:
         """Remove snapshots, leftovers, and the packs that nothing is left in."""
         database = self.database
         for table in ("released", "moved", "carriers"):
@@ -138,10 +140,10 @@ class Pruning:
     def _remove(self, number: int) -> None:
         """Remove one snapshot: the versions that it alone has, and the contents that only those had."""
         database = self.database
-        row = catalog.find_snapshot(database, number)  # what one before it had brought may be booked on it by now
-        before, behind = catalog.neighbours(database, row.source, row.id)
-        group = [row.id, *(pruned for pruned, heir in catalog.heirs(database).items() if heir == row.id)]
-        where, parameters = catalog.only_in(row, before, behind)
+        row = find_snapshot(database, number)  # what one before it had brought may be booked on it by now
+        before, behind = neighbours(database, row.source, row.id)
+        group = [row.id, *(pruned for pruned, heir in heirs(database).items() if heir == row.id)]
+        where, parameters = only_in(row, before, behind)
         database.execute("DELETE FROM temp.released")
         database.execute(
             f"INSERT INTO temp.released SELECT content, count(*) FROM files WHERE {where} AND content IS NOT NULL "
@@ -192,7 +194,7 @@ class Pruning:
         database.execute("DELETE FROM temp.released WHERE content NOT IN (SELECT id FROM contents)")
         return int(brought)
 
-    def _hand_over(self, row: catalog.SnapshotRow, behind: Optional[int], group: Sequence[int], gone: int) -> None:
+    def _hand_over(self, row: SnapshotRow, behind: Optional[int], group: Sequence[int], gone: int) -> None:
         """Let another snapshot be the first to have the contents that the removed one brought.
 
         For nearly all of them that is the next one of the same source, and one number says so. The others are looked
@@ -214,11 +216,11 @@ class Pruning:
         if behind is None:
             database.execute("DELETE FROM pruned WHERE heir = ?", (row.id,))
             return
-        catalog.update_distinct_size(database, behind, left)
+        update_distinct_size(database, behind, left)
         database.execute("UPDATE pruned SET heir = ? WHERE heir = ?", (behind, row.id))
         database.execute("INSERT INTO pruned VALUES (?, ?)", (row.id, behind))
 
-    def _find_shared(self, row: catalog.SnapshotRow, behind: int, ids: str) -> None:
+    def _find_shared(self, row: SnapshotRow, behind: int, ids: str) -> None:
         """Add to ``moved`` what another source's snapshot has that lies between the removed one and the next."""
         database = self.database
         between = "n.id > ? AND n.id < ?"
@@ -260,7 +262,7 @@ class Pruning:
             sizes[snapshot] = sizes.get(snapshot, 0) + size
         database.executemany("UPDATE contents SET since = ? WHERE id = ?", ((new, leaf) for leaf, _, new in found))
         for snapshot, size in sizes.items():
-            catalog.update_distinct_size(database, snapshot, size)
+            update_distinct_size(database, snapshot, size)
         return moved
 
     def _sweep_leftovers(self) -> None:

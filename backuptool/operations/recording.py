@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, Optional, Tuple
 
-from ..storage.catalog import VersionRow, version_row
 from ..storage.digest import FileVersion, row_hash
+from ..storage.files import VersionRow, version_row
 from ..tree.metadata import AnyStatus, clamp_ns, signed_inode, trusted_ctime_ns
 from ..tree.portability import group_name, user_name
 from .committing import Draft

@@ -15,13 +15,13 @@ from typing import Any, Callable, DefaultDict, Optional, Sequence, Union
 import attrs
 
 from ..progress import Reporter
-from ..storage.catalog import SnapshotRow, heirs, snapshot_rows
 from ..storage.chunking import Chunking
 from ..storage.compression import ZSTD_BASE
 from ..storage.database import Database
 from ..storage.digest import MODULUS, layout_entry, row_hash, to_bytes
 from ..storage.drills import damaged_drills
 from ..storage.records import damaged_records
+from ..storage.snapshots import SnapshotRow, heirs, snapshot_rows
 from .validating import flaw
 
 __all__ = ["Recount", "text_of"]

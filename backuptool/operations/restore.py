@@ -21,10 +21,12 @@ from ..progress import Reporter
 from ..results.problem import Problem
 from ..results.restore import OverwritePolicy, RestoreResult
 from ..storage.bases import bases_by_pack
-from ..storage.catalog import CatalogFile, SnapshotRow, files_of, find_snapshot
-from ..storage.contents import Bytes, ContentReader
 from ..storage.database import Database
 from ..storage.digest import FileVersion
+from ..storage.files import CatalogFile, files_of
+from ..storage.pieces import Bytes
+from ..storage.reader import ContentReader
+from ..storage.snapshots import SnapshotRow, find_snapshot
 from ..tree.confined import split
 from ..tree.destination import Destination, Metadata, is_temporary
 from .comparing import Comparison

@@ -10,8 +10,8 @@ import stat
 from typing import AbstractSet, Callable, Iterable, Iterator, Optional, Sequence
 
 from ..errors import UnsafePathError
-from ..storage.catalog import CatalogFile
 from ..storage.digest import FileVersion
+from ..storage.files import CatalogFile
 from ..tree.confined import split
 from ..tree.destination import require_safe
 from ..tree.exclusions import Patterns, paths_or_patterns

@@ -15,11 +15,11 @@ import attrs
 from ..errors import CorruptionError, SnapshotNotFoundError
 from ..progress import Reporter
 from ..results.changes import Changes
-from ..storage import catalog
-from ..storage.catalog import SnapshotRow, find_snapshot
 from ..storage.compression import DEFAULT
 from ..storage.database import Database
 from ..storage.digest import FileVersion
+from ..storage.files import load_versions, row_version, version_row
+from ..storage.snapshots import SnapshotRow, find_snapshot
 from ..storage.spool import Spool
 from ..storage.transfer import StoredVersion, added_between, ended_between, find_equal, later_than, versions_of
 from ..storage.writer import ContentWriter
@@ -151,7 +151,7 @@ class CopyAttempt:
     def _end(self, paths: Iterable[bytes]) -> None:
         draft = self._draft
         assert draft.source is not None
-        for version, first, _ in catalog.load_versions(self._destination, draft.source, paths):
+        for version, first, _ in load_versions(self._destination, draft.source, paths):
             draft.hold(version, -1)
             draft.closed.append((version.path, first))
 
@@ -205,7 +205,7 @@ class CopyAttempt:
                     raise  # it is not the file that is damaged
                 self._lose(version, exc)
                 continue
-            self._draft.rows.add(catalog.version_row(version, ctime_ns, inode, ordinal))
+            self._draft.rows.add(version_row(version, ctime_ns, inode, ordinal))
 
     def _lose(self, version: FileVersion, exc: CorruptionError) -> None:
         """Do without a version."""
@@ -226,6 +226,6 @@ class CopyAttempt:
         for row in chain.from_iterable(rows.drain(array("I", bytes(4 * ordinals)))):
             if row[-1] in carrier.lost:
                 digest, exc = carrier.lost[row[-1]]
-                self._lose(catalog.row_version(row, digest), exc)
+                self._lose(row_version(row, digest), exc)
             else:
                 self._draft.rows.add(row)

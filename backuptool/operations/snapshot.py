@@ -16,12 +16,12 @@ from ..progress import Reporter
 from ..results.presentation import format_size
 from ..results.problem import Problem
 from ..results.snapshot import SkippedFile, SnapshotResult
-from ..storage import catalog
 from ..storage.bases import Base, bases_of_files
 from ..storage.compression import DEFAULT, require_setting
-from ..storage.contents import ContentsVanishedError
 from ..storage.database import Database
+from ..storage.files import current_files, load_versions
 from ..storage.pool import ConnectionPool
+from ..storage.refcounts import ContentsVanishedError
 from ..storage.settings import chunking_of
 from ..storage.writer import ContentWriter
 from ..tree.exclusions import Exclusions, read_pattern_file
@@ -226,7 +226,7 @@ class _Attempt:
 
         Those that are gone are noted.
         """
-        rows = catalog.current_files(self._database, self._draft.source)
+        rows = current_files(self._database, self._draft.source)
         row = next(rows, None)
         limit = self._options.max_file_size
         active = self._reporter.active
@@ -301,7 +301,7 @@ class _Attempt:
         assert self._draft.source is not None
         skipped = {os.fsencode(file.path) for file in self._skipped}
         unreadable = {os.fsencode(problem.path) for problem in self._problems}
-        for version, first, _ in catalog.load_versions(self._database, self._draft.source, [row[0] for row in rows]):
+        for version, first, _ in load_versions(self._database, self._draft.source, [row[0] for row in rows]):
             self._recorder.end(version, first)
             if version.kind != b"d" and version.path not in skipped and not _is_within(version.path, unreadable):
                 self._draft.removed += 1
@@ -309,7 +309,7 @@ class _Attempt:
     def _last_versions(self, paths: Sequence[bytes]) -> Known:
         if self._draft.source is None:
             return {}
-        versions = catalog.load_versions(self._database, self._draft.source, paths)
+        versions = load_versions(self._database, self._draft.source, paths)
         return {version.path: (version, first) for version, first, _ in versions}
 
     def _last_packs(self, paths: Sequence[bytes]) -> Iterator[tuple[bytes, Base]]:

@@ -6,7 +6,7 @@ from typing import Optional
 
 import attrs
 
-from ..storage.catalog import SnapshotRow
+from ..storage.snapshots import SnapshotRow
 
 __all__ = ["Selection"]
 

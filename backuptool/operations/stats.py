@@ -17,10 +17,10 @@ import attrs
 from ..errors import CorruptionError
 from ..results.drill import Drill
 from ..results.stats import ChangedFile, LargestFile, PackStats, SnapshotStats, SourceStats, Stats
-from ..storage import catalog, records, statistics
-from ..storage.catalog import SnapshotRow
+from ..storage import records, statistics
 from ..storage.database import Database
 from ..storage.drills import last_drills
+from ..storage.snapshots import SnapshotRow, heirs, snapshot_rows
 from .sources import Selection
 
 __all__ = ["stats"]
@@ -41,7 +41,7 @@ def stats(database: Database, selection: Selection, top: int) -> Stats:
 def _stats(database: Database, selection: Selection, top: int) -> Stats:
     begin = time.monotonic()
     with database.read_transaction():
-        rows = catalog.snapshot_rows(database)
+        rows = snapshot_rows(database)
         wanted = [row for row in rows if selection.has(row)]
         figures = _snapshots(database, rows, wanted)
         contents, contents_bytes, unreferenced_bytes = statistics.content_totals(database)
@@ -138,11 +138,11 @@ def _moved(database: Database, ids: dict[int, list[int]]) -> dict[int, _Moved]:
 
 def _stored(database: Database) -> dict[int, int]:
     """Return what the contents that each kept snapshot is booked to have brought take in packs."""
-    heirs = catalog.heirs(database)
+    inherited = heirs(database)
     stored: dict[int, int] = defaultdict(int)
     for group in statistics.stored_groups(database):
         if group.pack_size:
-            stored[heirs.get(group.since, group.since)] += group.size * group.stored // group.pack_size
+            stored[inherited.get(group.since, group.since)] += group.size * group.stored // group.pack_size
     return stored
 
 

@@ -14,8 +14,8 @@ from typing import Callable, Deque, Iterator, Optional, Sequence, Tuple, Union
 
 from ..progress import Reporter
 from ..storage.bases import Base
-from ..storage.catalog import VersionRow
 from ..storage.chunking import LARGE_FILE, Chunking
+from ..storage.files import VersionRow
 from ..storage.writer import Content, ContentWriter
 from ..tree.metadata import AnyStatus, Status, kind_of, read_xattrs
 from ..tree.source import FileChangedError, Source, require_resources

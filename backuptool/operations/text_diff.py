@@ -8,7 +8,7 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 from typing import Iterator, Optional, Sequence, Tuple, Union
 
-from ..storage.catalog import CatalogFile
+from ..storage.files import CatalogFile
 from ..storage.opened import SharedReader, opened
 from ..storage.versions import file_at
 from .locating import path_in_either, require_kind, shown, two_snapshots

@@ -10,7 +10,7 @@ import os
 from array import array
 from typing import Iterable, Iterator, NamedTuple, Optional, Union
 
-from ..storage.catalog import VersionRow
+from ..storage.files import VersionRow
 from ..tree.metadata import Status
 
 __all__ = ["Entry", "Window", "likeness", "unpack"]

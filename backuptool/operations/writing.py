@@ -13,11 +13,12 @@ from collections import deque
 from typing import Any, Deque, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import CorruptionError
-from ..storage.catalog import CatalogFile
-from ..storage.contents import ContentLocation, ContentReader
+from ..storage.contents import ContentLocation
 from ..storage.database import Database
 from ..storage.digest import FileVersion
+from ..storage.files import CatalogFile
 from ..storage.packs import PackReader
+from ..storage.reader import ContentReader
 from ..tree.destination import Destination, Metadata
 from .processes import Channel, Helper, HelperFailedError, helpers_for, start_helpers
 

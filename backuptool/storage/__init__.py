@@ -1,1 +1,1 @@
-"""What is in the repository file: database, schema, catalog, contents, packs. Knows no user files."""
+"""What is in the repository file: database, schema, snapshots, files, contents, packs. Knows no user files."""

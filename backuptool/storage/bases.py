@@ -10,9 +10,9 @@ from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 from ..errors import CorruptionError
 from .compression import ZSTD_BASE
-from .contents import ContentsVanishedError
 from .database import Database
 from .packs import BaseReference
+from .refcounts import ContentsVanishedError
 from .unpacking import read_pack
 
 __all__ = ["Base", "bases_by_pack", "bases_of_files", "behind_bases", "insert_base", "least_bytes"]

@@ -1,7 +1,7 @@
 """What makes a SQLite file a repository: how it is created and verified, its pragmas, its transactions.
 
 Owns the connection to the file. How SQLite is asked, and what its errors mean, is left to the drivers, and what is in
-the tables to catalog and contents. Text comes back as bytes: names need not be UTF-8.
+the tables to snapshots, files and contents. Text comes back as bytes: names need not be UTF-8.
 """
 
 from __future__ import annotations

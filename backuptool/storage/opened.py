@@ -14,10 +14,12 @@ from bisect import bisect_right
 from typing import Any, Optional
 
 from ..errors import ContentCorruptError, ContentMissingError, CorruptionError
-from .catalog import CatalogFile
-from .contents import Bytes, ContentLocation, ContentReader
+from .contents import ContentLocation
 from .database import Database
 from .digest import layout_entry
+from .files import CatalogFile
+from .pieces import Bytes
+from .reader import ContentReader
 
 __all__ = ["ContentFile", "SharedReader", "opened"]
 

@@ -1,6 +1,6 @@
 """References: how a snapshot is named. By its number, or counted back from the newest one, of all or of one source.
 
-Owns the words alone; which snapshots there are, the catalog knows.
+Owns the words alone; which snapshots there are, snapshots knows.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Rows set aside in memory until they are committed.
 
-Owns the compression of what waits. What the rows mean is the catalog's.
+Owns the compression of what waits. What the rows mean is files' business.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Optional, Sequence
 
-from .catalog import SnapshotRow, only_in
 from .database import Database
+from .files import only_in
+from .snapshots import SnapshotRow
 
 __all__ = [
     "LargeFile",

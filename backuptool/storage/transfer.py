@@ -1,17 +1,18 @@
 """What a copy reads of a catalog: the versions a snapshot holds, and those by which two snapshots differ.
 
 Owns these queries, which read a page at a time: no lock is held between two pages, and nothing is walked but what is
-asked for. What is inserted at the destination goes through catalog and contents.
+asked for. What is inserted at the destination goes through files and contents.
 """
 
 from __future__ import annotations
 
 from typing import Any, Iterator, NamedTuple, Optional
 
-from .catalog import STORED_COLUMNS, SnapshotRow, find_snapshot, stored_file
 from .contents import ContentLocation
 from .database import Database
 from .digest import FileVersion
+from .files import STORED_COLUMNS, stored_file
+from .snapshots import SnapshotRow, find_snapshot
 
 __all__ = [
     "StoredVersion",

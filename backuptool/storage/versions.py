@@ -6,20 +6,19 @@ the operations.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import attrs
 
 from ..results.entry import KINDS, Entry
-from .catalog import PAGE, VERSION_COLUMNS, CatalogFile, SnapshotRow, file_version, files_of, find_snapshot
-from .contents import ContentLocation
 from .database import Database
 from .digest import FileVersion
+from .files import PAGE, STORED_COLUMNS, VERSION_COLUMNS, CatalogFile, file_version, files_of, stored_file
+from .snapshots import SnapshotRow, find_snapshot
 
 __all__ = [
     "ChangedKey",
     "Criteria",
-    "SourceRow",
     "StoredVersion",
     "begun",
     "children",
@@ -32,8 +31,6 @@ __all__ = [
     "is_shared",
     "matching",
     "moved_paths",
-    "snapshot_times",
-    "sources",
     "versions_of",
 ]
 
@@ -57,14 +54,6 @@ _FROM = "FROM files AS f LEFT JOIN contents AS c ON c.id = f.content"
 _LOWEST = b"\x01"
 
 
-class SourceRow(NamedTuple):
-    """A directory that was saved."""
-
-    id: int
-    host: str
-    root: bytes
-
-
 class StoredVersion(NamedTuple):
     """A version of a path with the range in which it is valid.
 
@@ -83,21 +72,6 @@ class StoredVersion(NamedTuple):
     last: Optional[int]
     content: Optional[int]
     inode: Optional[int]
-
-
-def sources(database: Database, root: Optional[bytes] = None, host: Optional[str] = None) -> list[SourceRow]:
-    """Return the sources, or those of a directory or a machine."""
-    found = []
-    for number, name, path in database.query("SELECT id, host, root FROM sources ORDER BY id"):
-        row = SourceRow(number, name.decode("utf-8", "surrogateescape"), path)
-        if root in (None, row.root) and host in (None, row.host):
-            found.append(row)
-    return found
-
-
-def snapshot_times(database: Database, source: int) -> Dict[int, int]:
-    """Return when each snapshot of a source began, by ascending number."""
-    return dict(database.query("SELECT id, started_ns FROM snapshots WHERE source = ? ORDER BY id", (source,)))
 
 
 def entry_of(version: FileVersion) -> Entry:
@@ -142,19 +116,11 @@ def versions_of(database: Database, source: int, path: bytes) -> list[StoredVers
 def file_at(database: Database, snapshot: SnapshotRow, path: bytes) -> Optional[CatalogFile]:
     """Return what a snapshot has at a path, None if nothing. One index look-up."""
     sql = (
-        f"SELECT {VERSION_COLUMNS}, c.id, c.size, c.pack, c.offset {_FROM} WHERE f.source = ? "
+        f"SELECT {STORED_COLUMNS} {_FROM} WHERE f.source = ? "
         "AND f.path = CAST(? AS TEXT) AND f.first <= ? AND (f.last IS NULL OR f.last >= ?)"
     )
     rows = database.query(sql, (snapshot.source, path, snapshot.id, snapshot.id))
-    return _catalog_file(rows[0]) if rows else None
-
-
-def _catalog_file(row: Sequence[Any]) -> CatalogFile:
-    version = file_version(row)
-    content, size, pack, offset = row[15:]
-    if version.hash is None or not isinstance(content, int) or not isinstance(size, int):
-        return CatalogFile(version, None)
-    return CatalogFile(version, ContentLocation(content, version.hash, size, pack, offset))
+    return stored_file(rows[0]) if rows else None
 
 
 def files_below(database: Database, snapshot: SnapshotRow, directory: bytes) -> Iterator[CatalogFile]:
@@ -167,7 +133,7 @@ def files_below(database: Database, snapshot: SnapshotRow, directory: bytes) -> 
 def children(database: Database, snapshot: SnapshotRow, directory: bytes) -> Iterator[CatalogFile]:
     """Yield what is in a directory of a snapshot, in byte order. What is below its subdirectories is leapt over."""
     sql = (
-        f"SELECT {VERSION_COLUMNS}, c.id, c.size, c.pack, c.offset {_FROM} WHERE f.source = ? "
+        f"SELECT {STORED_COLUMNS} {_FROM} WHERE f.source = ? "
         "AND f.path {} CAST(? AS TEXT) AND f.path < CASE WHEN ? THEN x'' ELSE CAST(? AS TEXT) END AND f.first <= ? "
         "AND (f.last IS NULL OR f.last >= ?) ORDER BY f.path LIMIT ?"
     )
@@ -184,7 +150,7 @@ def children(database: Database, snapshot: SnapshotRow, directory: bytes) -> Ite
             if slash >= 0:
                 position, comparison, size = row[0][:slash] + b"0", ">=", _BEHIND
                 break
-            yield _catalog_file(row)
+            yield stored_file(row)
         else:
             if len(rows) < size:
                 break

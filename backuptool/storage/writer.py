@@ -18,11 +18,12 @@ import attrs
 from ..errors import CorruptionError
 from .bases import Base, insert_base
 from .compression import DEFAULT, SETTINGS, ZSTD_BASE
-from .contents import ContentsVanishedError, HashFilter, add_refs, find, insert_contents, next_content_id
+from .contents import HashFilter, find, insert_contents, next_content_id
 from .database import Database
 from .digest import layout_entry
 from .filling import Filling, Members
 from .packs import CompressedPack, PackCompressor
+from .refcounts import ContentsVanishedError, add_refs
 from .unpacking import StoredPack, read_pack
 
 if TYPE_CHECKING:

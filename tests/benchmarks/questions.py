@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Callable, Dict, List, Sequence, Tuple
 
 from backuptool import Repository
-from backuptool.storage import catalog
 from backuptool.storage.chunking import CHUNKING
 from backuptool.storage.contents import insert_contents, next_content_id
 from backuptool.storage.database import Database
 from backuptool.storage.digest import FileVersion
+from backuptool.storage.files import VersionRow, close_versions, insert_versions, version_row
+from backuptool.storage.snapshots import SnapshotRow, insert_snapshot, source_id
 
 from .report import table
 from .trees import Tree
@@ -49,7 +50,7 @@ class History:
         self._next = files
         self._firsts: Dict[str, int] = {}
         with self._database.transaction():
-            source = catalog.source_id(self._database, "laptop", b"/home/you/tree", create=True)
+            source = source_id(self._database, "laptop", b"/home/you/tree", create=True)
             self._database.execute("INSERT INTO packs VALUES (1, 0, 0, 0, 'raw', x'')")
         assert source is not None
         self._source = source
@@ -85,7 +86,7 @@ class History:
         now = _START_NS + number * _DAY_NS
         with database.without_foreign_keys(), database.transaction():
             keys = sorted((path.encode(), self._firsts.get(path, 1)) for path in ended)
-            catalog.close_versions(database, self._source, number - 1, keys)
+            close_versions(database, self._source, number - 1, keys)
             first = next_content_id(database)
             files = sorted((path.encode(), kind) for path, kind in rows)
             count = sum(kind == b"f" for _, kind in files)
@@ -96,17 +97,17 @@ class History:
             )
             database.execute("UPDATE contents SET refs = 1, since = ? WHERE id >= ?", (number, first))
             ordinals = iter(range(count))
-            versions: List[catalog.VersionRow] = []
+            versions: List[VersionRow] = []
             for path, kind in files:
                 ordinal = next(ordinals) if kind == b"f" else -1
                 size = sizes[ordinal] if kind == b"f" else 0
                 fields = (path, kind, 0o644, 1000, 1000, b"you", b"you", now - len(path), size, None, 0)
                 version = FileVersion(*fields, None, None, None, None)
-                versions.append(catalog.version_row(version, now, len(versions), ordinal))
-            catalog.insert_versions(database, self._source, number, number > 1, [versions], range(first, first + count))
-            catalog.insert_snapshot(
+                versions.append(version_row(version, now, len(versions), ordinal))
+            insert_versions(database, self._source, number, number > 1, [versions], range(first, first + count))
+            insert_snapshot(
                 database,
-                catalog.SnapshotRow(
+                SnapshotRow(
                     id=number,
                     source=self._source,
                     host="laptop",

@@ -23,9 +23,9 @@ from trees import Facts, facts, program
 from backuptool import ProgressEvent, Repository
 from backuptool.operations.prune import prune
 from backuptool.operations.snapshot import SnapshotOptions, snapshot
-from backuptool.storage.contents import Brought, ContentsVanishedError, reference
 from backuptool.storage.database import Database
 from backuptool.storage.pool import ConnectionPool
+from backuptool.storage.refcounts import Brought, ContentsVanishedError, reference
 
 from .programme import Effort, Figures
 

@@ -113,12 +113,12 @@ def _following_symlinks() -> None:
 
 
 def _unexpected_error() -> None:
-    from backuptool.storage import catalog
+    from backuptool.storage import snapshots
 
     def snapshot_row(row: Sequence[object], path: str) -> object:
         raise KeyError("tags")
 
-    catalog._snapshot_row = snapshot_row  # type: ignore[assignment]
+    snapshots._snapshot_row = snapshot_row  # type: ignore[assignment]
 
 
 #: What can be put in, by name.
