@@ -22,8 +22,8 @@ from backuptool.operations.processes import Channel, Helper, HelperFailedError, 
 from backuptool.operations.saving import FileSaver
 from backuptool.operations.window import Window
 from backuptool.progress import ProgressCallback
+from backuptool.storage.arriving import Content
 from backuptool.storage.compression import decompress
-from backuptool.storage.writer import Content
 from backuptool.tree.metadata import encode_xattrs
 from backuptool.tree.source import Source
 

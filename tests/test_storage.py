@@ -35,6 +35,7 @@ from backuptool import (
     UnsupportedFormatError,
 )
 from backuptool.storage import schema
+from backuptool.storage.arriving import Content, LargeContent
 from backuptool.storage.chunking import CHUNKING, LARGE_FILE, Chunking, cut
 from backuptool.storage.compression import RAW, SETTINGS, ZSTD, compress, decompress, salvage
 from backuptool.storage.contents import ContentLocation, HashFilter, find, insert_contents
@@ -48,7 +49,7 @@ from backuptool.storage.refcounts import ContentsVanishedError, add_refs, refere
 from backuptool.storage.schema import APPLICATION_ID, FORMAT
 from backuptool.storage.snapshots import find_snapshot, source_id
 from backuptool.storage.unpacking import read_pack, unpack
-from backuptool.storage.writer import Content, ContentWriter, LargeContent
+from backuptool.storage.writer import ContentWriter
 
 PACK_BYTES = SETTINGS["balanced"].pack_size
 MIB = 1 << 20

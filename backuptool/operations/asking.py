@@ -9,13 +9,13 @@ from collections import deque
 from hashlib import sha256
 from typing import Any, Deque, Optional, Sequence
 
+from ..storage.arriving import Content
 from ..storage.bases import Base
 from ..storage.chunking import LARGE_FILE
 from ..storage.compression import SETTINGS
 from ..storage.filling import Filling, Members
 from ..storage.packs import compress_pack, pack_buffer
 from ..storage.unpacking import StoredPack
-from ..storage.writer import Content
 from ..tree.metadata import Status
 from ..tree.source import FileChangedError, OpenFile, Source
 from .processes import Channel

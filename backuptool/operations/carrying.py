@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Deque, Iterator, NamedTuple, Optional, Sequenc
 
 from ..errors import CorruptionError
 from ..progress import Reporter
+from ..storage.arriving import Content, LargeContent
 from ..storage.compression import DEFAULT, RAW, SETTINGS, ZSTD
 from ..storage.contents import ContentLocation, find
 from ..storage.database import Database
 from ..storage.packs import CompressedPack, PackCompressor
 from ..storage.reader import ContentReader
 from ..storage.unpacking import PackSource, StoredPack, UnpackedPack, Unpacking, read_pack
-from ..storage.writer import Content, ContentWriter, LargeContent
+from ..storage.writer import ContentWriter
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

@@ -11,8 +11,9 @@ import stat
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Protocol, Union
 
 from ..errors import SourceError
+from ..storage.arriving import Content
 from ..storage.chunking import LARGE_FILE
-from ..storage.writer import Content, ContentWriter
+from ..storage.writer import ContentWriter
 from ..tree.metadata import Status, read_xattrs
 from ..tree.source import OpenFile
 from .large_files import LargeFiles

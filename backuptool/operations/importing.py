@@ -16,6 +16,7 @@ from ..errors import RepositoryLockedError, SourceError
 from ..progress import Reporter
 from ..results.problem import Problem
 from ..results.snapshot import SnapshotResult
+from ..storage.arriving import Content
 from ..storage.chunking import LARGE_FILE
 from ..storage.compression import DEFAULT, require_setting
 from ..storage.database import Database
@@ -24,7 +25,7 @@ from ..storage.pool import ConnectionPool
 from ..storage.refcounts import ContentsVanishedError
 from ..storage.settings import chunking_of
 from ..storage.streams import DamagedStreamError, decompressed
-from ..storage.writer import Content, ContentWriter
+from ..storage.writer import ContentWriter
 from ..tree.metadata import clamp_ns, encode_xattrs
 from ..tree.pax import Run
 from ..tree.untar import TarMember, TarReader

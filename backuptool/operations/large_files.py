@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from typing import Callable, Iterator, Protocol
 
+from ..storage.arriving import Content, LargeContent
 from ..storage.chunking import Chunking, cut
 from ..storage.digest import hash_zeros
-from ..storage.writer import Content, ContentWriter, LargeContent
+from ..storage.writer import ContentWriter
 
 __all__ = ["LargeFiles", "Readable"]
 

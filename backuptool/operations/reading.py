@@ -17,9 +17,10 @@ from typing import Any, Deque, Iterator, List, NamedTuple, Optional, Sequence, T
 
 import attrs
 
+from ..storage.arriving import Content
 from ..storage.bases import Base, least_bytes
 from ..storage.packs import BaseReference, CompressedPack
-from ..storage.writer import Content, ContentWriter
+from ..storage.writer import ContentWriter
 from ..tree.metadata import Status
 from ..tree.source import FileChangedError
 from .processes import Helper, HelperFailedError, helpers_for, start_helpers

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from typing import Callable, NamedTuple, Optional, Protocol
 
+from ..storage.arriving import Content
 from ..storage.chunking import LARGE_FILE
 from ..storage.sqlite_files import MAGIC
-from ..storage.writer import Content
 from ..tree.metadata import Status, read_xattrs
 from ..tree.source import OpenFile, Source
 

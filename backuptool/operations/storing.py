@@ -13,10 +13,11 @@ from itertools import chain
 from typing import Callable, Deque, Iterator, Optional, Sequence, Tuple, Union
 
 from ..progress import Reporter
+from ..storage.arriving import Content
 from ..storage.bases import Base
 from ..storage.chunking import LARGE_FILE, Chunking
 from ..storage.files import VersionRow
-from ..storage.writer import Content, ContentWriter
+from ..storage.writer import ContentWriter
 from ..tree.metadata import AnyStatus, Status, kind_of, read_xattrs
 from ..tree.source import FileChangedError, Source, require_resources
 from .databases import Databases

@@ -1,7 +1,7 @@
-"""Storing contents: hash them, keep those that are new, compress them into packs, commit.
+"""Storing contents: hash them, keep those that are new, compress them into packs, have these committed.
 
 Owns the pipeline: packs are compressed, and transactions written, in threads without Python's lock, while the caller
-goes on reading. What a content is, and how it is found and read back, is contents' business.
+goes on reading. How contents are found is contents' business, how packs are committed the committer's.
 """
 
 from __future__ import annotations
@@ -9,90 +9,28 @@ from __future__ import annotations
 import hashlib
 import threading
 from array import array
-from collections import Counter
 from hashlib import sha256
-from typing import TYPE_CHECKING, Callable, Iterable, Mapping, NamedTuple, Optional, Sequence
-
-import attrs
+from typing import TYPE_CHECKING, Callable, Optional, Sequence
 
 from ..errors import CorruptionError
-from .bases import Base, insert_base
+from .arriving import Content, LargeContent, WaitingContent
+from .bases import Base
+from .committer import Committer
 from .compression import DEFAULT, SETTINGS, ZSTD_BASE
-from .contents import HashFilter, find, insert_contents, next_content_id
+from .contents import HashFilter, find
 from .database import Database
-from .digest import layout_entry
 from .filling import Filling, Members
 from .packs import CompressedPack, PackCompressor
-from .refcounts import ContentsVanishedError, add_refs
 from .unpacking import StoredPack, read_pack
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["Content", "ContentWriter", "LargeContent"]
-
-#: Bytes of compressed packs written in one transaction: few enough to hold in memory and to let readers in between,
-#: many enough that syncing is a small part. Twice as many take 8 MB more of memory and no less time.
-_COMMIT_BYTES = 4 << 20
+__all__ = ["ContentWriter"]
 
 #: Bytes of the smallest block of a large file: a pack that is nearly full leaves little room, and reading little at a
 #: time costs more calls.
 _LEAST_BLOCK = 512 << 10
-
-
-class Content(NamedTuple):
-    """A content on its way into the repository.
-
-    Attributes:
-        size: Bytes.
-        digest: SHA-256, 32 bytes.
-        ordinal: Position in :attr:`ContentWriter.ids`.
-    """
-
-    size: int
-    digest: bytes
-    ordinal: int
-
-
-class LargeContent:
-    """The parts of a large file, while it is being read: two numbers for each, so that a long list stays small."""
-
-    def __init__(self) -> None:
-        self.offsets = array("q")
-        self.parts = array("q")  # ordinals, -1 for a hole
-        self._layout = hashlib.sha256()
-
-    def append(self, offset: int, part: Optional[Content]) -> None:
-        """Add a part behind the others; None is a hole."""
-        self.offsets.append(offset)
-        self.parts.append(-1 if part is None else part.ordinal)
-        self._layout.update(layout_entry(offset, None if part is None else part.digest))
-
-    def extend(self, offset: int, parts: Iterable[Content]) -> int:
-        """Add parts that lie one behind the other from an offset on; returns where the last one ends."""
-        entries = []
-        for size, digest, ordinal in parts:
-            self.offsets.append(offset)
-            self.parts.append(ordinal)
-            entries.append(layout_entry(offset, digest))
-            offset += size
-        self._layout.update(b"".join(entries))
-        return offset
-
-    def layout(self) -> bytes:
-        """Return the digest of the list of parts."""
-        return self._layout.digest()
-
-
-@attrs.frozen
-class _Large:
-    """A large content that waits for its parts to be committed."""
-
-    ordinal: int
-    digest: bytes
-    size: int
-    layout: bytes
-    parts: LargeContent
 
 
 class ContentWriter:
@@ -110,7 +48,6 @@ class ContentWriter:
     Attributes:
         ids: Id of each content by ordinal.
         new_bytes: Bytes of contents that were new, before compression.
-        stored_bytes: Bytes they take in packs.
     """
 
     def __init__(self, database: Database, clock: Callable[[], int], compression: str = DEFAULT) -> None:
@@ -118,25 +55,22 @@ class ContentWriter:
 
         self.ids = array("q")
         self.new_bytes = 0
-        self.stored_bytes = 0
         self._database = database
-        self._clock = clock
         self._lock = threading.RLock()
-        self._alone_at = database.data_version()
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="backuptool-hash")
-        self._committer = ThreadPoolExecutor(1, thread_name_prefix="backuptool-commit")
+        self._committer = Committer(database, clock, self.ids, self._note_committed)  # before anything is looked up
         self._filter = HashFilter(database)
         self._pending: dict[bytes, int] = {}  # ordinal by hash of what is not committed yet
         self._compressor = PackCompressor(compression)
         self._pack_size = SETTINGS[compression].pack_size
         self._filling = Filling(self._pack_size, self._compressor.buffer(), self.read_base, self._compress)
         self._last_base: Optional[StoredPack] = None
-        self._ready: list[CompressedPack] = []
-        self._ready_bytes = 0
-        self._large: list[_Large] = []
-        self._committing: Optional[Future[tuple[list[bytes], list[_Large]]]] = None
-        self._committed: list[CompressedPack] = []  # when that is done
         self._hashing: Optional[Future[object]] = None
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that new contents take in packs."""
+        return self._committer.stored_bytes
 
     def __enter__(self) -> ContentWriter:
         return self
@@ -144,7 +78,7 @@ class ContentWriter:
     def __exit__(self, *exc_info: object) -> None:
         self._hasher.shutdown(wait=True)
         self._compressor.__exit__(*exc_info)
-        self._committer.shutdown(wait=True)
+        self._committer.close()
 
     def room(self, size: int) -> memoryview:
         """Return where the bytes of the next content may be put, for :meth:`add_from_room`: no copy is made of them.
@@ -278,7 +212,7 @@ class ContentWriter:
     def deliver(self, pack: CompressedPack) -> None:
         """Take a pack of contents that :meth:`claim` wanted."""
         with self._lock:
-            self._take(pack)
+            self._committer.add(pack)
 
     def add_large(self, digest: bytes, size: int, parts: LargeContent) -> Content:
         """Take a content whose parts have all been added.
@@ -297,7 +231,7 @@ class ContentWriter:
             self.ids.append(stored or 0)
             if stored is None:
                 self._pending[digest] = ordinal
-                self._large.append(_Large(ordinal, digest, size, parts.layout(), parts))
+                self._committer.add_large(WaitingContent(ordinal, digest, size, parts.layout(), parts))
         return Content(size, digest, ordinal)
 
     def flush(self) -> None:
@@ -305,8 +239,7 @@ class ContentWriter:
         with self._lock:
             self._filling.finish()
             self._collect(wait_for_all=True)
-            self._commit()
-            self._finish_commit()
+            self._committer.finish()
 
     def _new_ordinal(self, digest: bytes, size: int, stored: Optional[int]) -> int:
         """Return the ordinal of a content that is not on its way; if it is not stored either it is from now on."""
@@ -340,115 +273,11 @@ class ContentWriter:
 
     def _collect(self, *, wait_for_all: bool = False) -> None:
         for pack in self._compressor.finished(wait_for_all=wait_for_all):
-            self._take(pack)
+            self._committer.add(pack)
 
-    def _take(self, pack: CompressedPack) -> None:
-        self._ready.append(pack)
-        self._ready_bytes += len(pack.data)
-        if self._ready_bytes >= _COMMIT_BYTES:
-            self._commit()
-
-    def _commit(self) -> None:
-        """Hand the finished packs to the thread that writes them, when it is done with those before."""
-        self._finish_commit()
-        if self._ready or self._large:
-            self._committing = self._committer.submit(self._write, self._ready, self._large)
-            self._committed = self._ready
-            self._ready, self._ready_bytes, self._large = [], 0, []
-
-    def _finish_commit(self) -> None:
-        """Wait until what was handed over is committed."""
-        if self._committing is None:
-            return
-        committing, self._committing = self._committing, None
-        resolved, waiting = committing.result()
-        for pack in self._committed:
-            self._compressor.take_back(pack)
-        self._committed = []
-        for digest in resolved:
-            del self._pending[digest]
-        self._filter.add(resolved)
-        self._large = waiting + self._large
-
-    def _write(self, packs: Sequence[CompressedPack], large: Sequence[_Large]) -> tuple[list[bytes], list[_Large]]:
-        """Write packs, their contents, and the large contents that are complete by that, in one transaction.
-
-        Returns the hashes that have ids now, and the large contents whose parts do not all have ids.
-        """
-        database = self._database
-        with database.without_foreign_keys(), database.transaction():
-            known: Mapping[bytes, int] = {}
-            # Another process may have written the same contents since they were looked up; it is seen here, under
-            # the write lock, that none has.
-            alone = database.data_version() == self._alone_at
-            if not alone:
-                known = find(database, [digest for pack in packs for _, digest, _ in pack.members])
-            resolved = self._insert_packs(packs, known, alone)
-            waiting = self._insert_large(large, resolved, alone)
-        self.stored_bytes += sum(len(pack.data) for pack in packs)
-        return resolved, waiting
-
-    def _insert_packs(self, packs: Sequence[CompressedPack], known: Mapping[bytes, int], alone: bool) -> list[bytes]:
-        database = self._database
-        pack_id = (database.value("SELECT max(id) FROM packs") or 0) + 1
-        content_id = next_content_id(database)
-        now = self._clock()
-        resolved: list[bytes] = []
-        rows: list[tuple[int, bytes, int, Optional[int], Optional[int]]] = []
+    def _note_committed(self, packs: Sequence[CompressedPack], digests: Sequence[bytes]) -> None:
         for pack in packs:
-            offset = live = 0
-            for ordinal, digest, size in pack.members:
-                content = known.get(digest)
-                if content is None:
-                    content = content_id
-                    content_id += 1
-                    live += size
-                    rows.append((content, digest, size, pack_id, offset) if size else (content, digest, 0, None, None))
-                self.ids[ordinal] = content
-                resolved.append(digest)
-                offset += size
-            if live:
-                database.execute(
-                    "INSERT INTO packs (id, size, live, written_ns, codec, data) VALUES (?, ?, ?, ?, ?, ?)",
-                    (pack_id, pack.size, live, now, pack.codec, pack.data),
-                )
-                if pack.base is not None:
-                    insert_base(database, pack_id, pack.base, unchanged=alone)
-                pack_id += 1
-        insert_contents(database, rows)
-        return resolved
-
-    def _insert_large(self, larges: Sequence[_Large], resolved: list[bytes], alone: bool) -> list[_Large]:
-        """Insert the large contents whose parts have ids; return the others, which wait for the next commit."""
-        database = self._database
-        waiting = []
-        for large in larges:
-            if any(part >= 0 and self.ids[part] == 0 for part in large.parts.parts):
-                waiting.append(large)
-                continue
-            row_id = None if alone else find(database, [large.digest]).get(large.digest)
-            if row_id is None:
-                row_id = self._insert_parts(large)
-            self.ids[large.ordinal] = row_id
-            resolved.append(large.digest)
-        return waiting
-
-    def _insert_parts(self, large: _Large) -> int:
-        database = self._database
-        row_id = next_content_id(database)
-        database.execute(
-            "INSERT INTO contents (id, hash, size, refs, since, layout) VALUES (?, ?, ?, 0, 0, ?)",
-            (row_id, large.digest, large.size, large.layout),
-        )
-        parts = large.parts.parts
-        refs = Counter(self.ids[part] for part in parts if part >= 0)
-        if add_refs(database, refs) != len(refs):
-            raise ContentsVanishedError
-        database.executemany(
-            "INSERT INTO parts (content, offset, part) VALUES (?, ?, ?)",
-            (
-                (row_id, offset, self.ids[part] if part >= 0 else None)
-                for offset, part in zip(large.parts.offsets, parts)
-            ),
-        )
-        return row_id
+            self._compressor.take_back(pack)
+        for digest in digests:
+            del self._pending[digest]
+        self._filter.add(digests)
