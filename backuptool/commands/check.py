@@ -8,7 +8,7 @@ from backuptool import CheckResult, Repository, format_size
 
 from .arguments import number
 from .phrases import count, duration, text_of
-from .process import wants_bar
+from .process import keep_memory, wants_bar
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run"]
 
@@ -28,6 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(repository: Repository, options: argparse.Namespace) -> CheckResult:
     """Make the call."""
+    keep_memory()
     return repository.check(quick=options.quick, expect_at_least=options.expect_at_least, progress=wants_bar(options))
 
 

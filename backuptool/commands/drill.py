@@ -9,7 +9,7 @@ from backuptool import DrillResult, Repository, format_size
 from .arguments import number_of, path, sample
 from .options import snapshot_number
 from .phrases import count, details, duration, problem_count, text_of
-from .process import give_memory_back, wants_bar
+from .process import keep_memory, wants_bar
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run"]
 
@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(repository: Repository, options: argparse.Namespace) -> DrillResult:
     """Make the call."""
-    give_memory_back()
+    keep_memory()
     return repository.drill(
         options.snapshot_number,
         sample=options.sample,

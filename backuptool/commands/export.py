@@ -10,7 +10,7 @@ from backuptool import BackuptoolError, ExportResult, Repository, format_size, p
 from .arguments import path
 from .options import selection, snapshot_number
 from .phrases import count, details, duration, problem_count, text_of
-from .process import give_memory_back, is_terminal, wants_bar
+from .process import is_terminal, keep_memory, wants_bar
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run"]
 
@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(repository: Repository, options: argparse.Namespace) -> ExportResult:
     """Make the call; standard output is the stream's alone if it goes there."""
-    give_memory_back()
+    keep_memory()
     if options.output == "-":
         if options.json:
             raise argparse.ArgumentTypeError("the stream and --json cannot both have standard output; name a file")

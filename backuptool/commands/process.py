@@ -1,4 +1,4 @@
-"""What a command may decide for its process and a library may not: how memory is given back, whether a bar is drawn"""
+"""What a command may decide for its process and a library may not: what freed memory becomes, whether a bar shows."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import contextlib
 import sys
 from typing import TextIO
 
-__all__ = ["give_memory_back", "is_terminal", "wants_bar"]
+__all__ = ["give_memory_back", "is_terminal", "keep_memory", "wants_bar"]
 
 #: Numbers of glibc's mallopt.
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 #: Bytes from which a block is one of its own, which is given back to the system when it is freed.
 _LARGE_BLOCK = 256 << 10
+
+
+#: Bytes up to which a block is taken from what was freed before, and bytes of that which are kept.
+_KEPT_BLOCK, _KEPT = 32 << 20, 64 << 20
 
 
 def give_memory_back() -> None:
@@ -22,13 +26,26 @@ def give_memory_back() -> None:
     A library must not decide that for its process, a command may. Packs of all sizes come and go, and what they leave
     in pieces is a sixth of the memory of a first snapshot.
     """
+    _tell_allocator((_M_MMAP_THRESHOLD, _LARGE_BLOCK), (_M_ARENA_MAX, 1))
+
+
+def keep_memory() -> None:
+    """Have the C library use large blocks again instead of returning them to the system.
+
+    For commands that decompress one pack after the other, of one size: the system clears every page that it gives out,
+    which is a tenth of the processor time of a restore, and a fifth of that of a check.
+    """
+    _tell_allocator((_M_MMAP_THRESHOLD, _KEPT_BLOCK), (_M_TRIM_THRESHOLD, _KEPT), (_M_ARENA_MAX, 1))
+
+
+def _tell_allocator(*settings: tuple[int, int]) -> None:
     if sys.platform == "linux":
         import ctypes
 
         with contextlib.suppress(OSError, AttributeError):  # another C library
             mallopt = ctypes.CDLL(None).mallopt
-            mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
-            mallopt(_M_ARENA_MAX, 1)
+            for number, value in settings:
+                mallopt(number, value)
 
 
 def wants_bar(options: argparse.Namespace) -> bool:

@@ -9,7 +9,7 @@ from backuptool import Repository, RestoreResult, format_size, printable
 from .arguments import path
 from .options import selection, snapshot_number
 from .phrases import count, details, dry_run_note, duration, problem_count, text_of
-from .process import give_memory_back, wants_bar
+from .process import keep_memory, wants_bar
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run"]
 
@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(repository: Repository, options: argparse.Namespace) -> RestoreResult:
     """Make the call."""
-    give_memory_back()
+    keep_memory()
     return repository.restore(
         options.snapshot_number,
         options.output_directory,

@@ -16,7 +16,7 @@ import attrs
 from ..errors import ContentMissingError, CorruptionError
 from ..storage.database import Database
 from ..storage.unpacking import PackSource
-from .processes import Channel, Helper, HelperFailedError, helpers_for, processors, start_helpers
+from .processes import Channel, Helper, HelperFailedError, helpers_for, keep_memory, processors, start_helpers
 
 __all__ = ["Examination", "PackReport", "examine", "serve"]
 
@@ -88,6 +88,7 @@ def _unreadable(database: Database, pack: int, exc: CorruptionError, known: bool
 
 def serve(channel: Channel, address: Any) -> None:
     """Examine packs for another process: some ids at a time, until there are no more."""
+    keep_memory()
     database = Database.open_address(address, 10.0)
     source = PackSource(database)
     while True:

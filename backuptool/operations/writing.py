@@ -20,7 +20,7 @@ from ..storage.files import CatalogFile
 from ..storage.packs import PackReader
 from ..storage.reader import ContentReader
 from ..tree.destination import Destination, Metadata
-from .processes import Channel, Helper, HelperFailedError, helpers_for, start_helpers
+from .processes import Channel, Helper, HelperFailedError, helpers_for, keep_memory, start_helpers
 
 __all__ = ["FATAL", "Answer", "Order", "Writing", "as_file", "as_order", "serve"]
 
@@ -101,6 +101,7 @@ class Answer(NamedTuple):
 
 def serve(channel: Channel, address: Any, root: bytes, device: int, inode: int) -> None:
     """Write files for another process: some at a time, until there are no more."""
+    keep_memory()
     failures: list[Failure] = []
 
     def failed(what: str, where: bytes, exc: OSError) -> None:
