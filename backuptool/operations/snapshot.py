@@ -169,7 +169,7 @@ class _Attempt:
             window = storing.new_window()
             for path, status, first in self._compare():
                 window.add(path, status, first)
-                if len(window) >= limit:
+                if len(window) >= limit or window.is_full:
                     storing.store(window)
                     window, limit = storing.new_window(), _WINDOW
             storing.store(window)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import struct
 from array import array
 from typing import Iterable, Iterator, NamedTuple, Optional, Union
 
@@ -16,8 +17,11 @@ from ..tree.metadata import Status
 __all__ = ["Entry", "Window", "likeness", "unpack"]
 
 
-#: How the path of a row is bound.
-_TEXT, _BYTES = b"t", b"b"
+#: In front of a row: whether its path is bound as text, and how many bytes it has.
+_HEAD = struct.Struct("<?I")
+
+#: Bytes of paths, and of statuses, with which a window is full.
+_FULL = 1 << 30
 
 
 class Entry(NamedTuple):
@@ -57,15 +61,19 @@ class Window:
         self.sizes = array("q")
         self.unread = 0
         self._paths = bytearray()
-        self._path_ends = array("q", [0])
+        self._path_ends = array("I", [0])
         self._statuses = bytearray()
-        self._status_ends = array("q", [0])
+        self._status_ends = array("I", [0])
         self._rows = bytearray()
-        self._row_begins = array("q")
-        self._row_ends = array("q")
+        self._row_begins = array("q")  # -1 where there is none
 
     def __len__(self) -> int:
         return len(self.sizes)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it can take no more, however few entries it has."""
+        return len(self._paths) >= _FULL or len(self._statuses) >= _FULL
 
     def add(self, path: bytes, status: os.stat_result, first: Optional[int]) -> None:
         """Add an entry behind the others."""
@@ -81,8 +89,7 @@ class Window:
         self._path_ends.append(len(self._paths))
         self._statuses += marshal.dumps((*Status.of(status), first))
         self._status_ends.append(len(self._statuses))
-        self._row_begins.append(0)
-        self._row_ends.append(0)
+        self._row_begins.append(-1)
 
     def path(self, position: int) -> bytes:
         """Return the path of an entry."""
@@ -101,17 +108,18 @@ class Window:
         """Keep the row of an entry; None if it needs none."""
         if row is not None:
             self._row_begins[position] = len(self._rows)
-            self._rows += _TEXT if isinstance(row[0], str) else _BYTES
-            self._rows += marshal.dumps(row[1:])
-            self._row_ends[position] = len(self._rows)
+            values = marshal.dumps(row[1:])
+            self._rows += _HEAD.pack(isinstance(row[0], str), len(values))
+            self._rows += values
 
     def rows(self) -> Iterator[tuple[Union[str, bytes], bytes]]:
         """Yield the rows in order of their paths: the path, and the other values as marshal writes them."""
-        for position, (begin, end) in enumerate(zip(self._row_begins, self._row_ends)):
-            if begin < end:
+        for position, begin in enumerate(self._row_begins):
+            if begin >= 0:
+                is_text, length = _HEAD.unpack_from(self._rows, begin)
+                begin += _HEAD.size
                 path = self.path(position)
-                kept = bytes(self._rows[begin:end])
-                yield (path.decode() if kept[:1] == _TEXT else path), kept[1:]
+                yield (path.decode() if is_text else path), bytes(self._rows[begin : begin + length])
 
     def by_likeness(self, positions: Iterable[int]) -> array[int]:
         """Return positions in the order in which their files are best read.
