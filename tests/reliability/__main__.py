@@ -25,7 +25,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"one of {', '.join(names)}; all by default")
     parser.add_argument("--full", action="store_true", help="try everything, which takes up to hours a row")
     parser.add_argument("--minutes", type=float, help="stop each row after so long; the figures say how far it came")
-    parser.add_argument("--scenario", default="", help="of rows with several (kill, faults), only this one")
+    parser.add_argument("--scenario", default="", help="of rows with several (kill, faults, damage), only this one")
     parser.add_argument("--seed", type=int, default=1, help="of what is chosen at random (1)")
     parser.add_argument("--work", type=Path, help="where to work; in memory by default")
     options = parser.parse_args(argv)

@@ -3,12 +3,16 @@
 After each, everything is listed and restored, and compared with what was saved. What comes out otherwise than it should
 must be found by ``check``, which names it; what is not hit must come back. The repository is tried as it is, with pages
 of 16 KiB that are mostly empty, and packed into pages of 512 bytes, in which nearly every byte means something.
+
+The scenarios: "pages" (files cut, pages lost and exchanged), "small" and "large" (flips, in pages of either size), and
+"journals".
 """
 
 from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -21,6 +25,7 @@ from conftest import noise, sql, write, write_tree
 from trees import Facts, facts
 
 from backuptool import BackuptoolError, Problem, Repository
+from backuptool.operations.check import _TABLES
 from backuptool.operations.recounting import Recount
 
 from .programme import Effort, Figures
@@ -28,6 +33,9 @@ from .programme import Effort, Figures
 pytestmark = pytest.mark.reliability
 
 MIB = 1 << 20
+
+#: Zeros in a row that are taken for space that nobody uses until something else is found.
+_FREE = 16
 
 #: Kinds of problems that come from SQLite's own checks.
 _SQLITE = frozenset({"database-corrupt"})
@@ -83,6 +91,8 @@ def make_history(work: Path) -> List[State]:
             "empty": b"",
             "sub/three.txt": b"the third file\n" * 50,
             "sub/noise": noise(300),
+            "log": noise(20_000, 8) + b"a line of the log\n" * 1000,
+            "kept": b"what stays, so that the base is not packed again\n" * 2000,
         },
     )
     os.link(str(first / "one.txt"), str(first / "link"))
@@ -111,18 +121,23 @@ def make_history(work: Path) -> List[State]:
         take(second)
         write(first / "one.txt", b"the first file, changed\n" * 30)
         (first / "sub" / "three.txt").unlink()
-        take(first, note="the second note")
+        with (first / "log").open("ab") as file:
+            file.write(b"a line more\n")  # like the version before, which becomes its base
+        take(first, note="the second note", pinned=True)
         repo.prune(1)
         del trees[1]
         note_state()
-        write(first / "new", noise(40_000, 7))
+        write(first / "new", noise(10_000, 7))
         (first / "symlink").unlink()
         take(first)
         note_state()
         write(second / "y", b"another one\n" * 3000)
         take(second)
+        assert repo.drill(scratch=work).problems == ()
         assert repo.check().problems == ()
         note_state()
+    for table in _TABLES:
+        assert sql(work / "backups.db", f"SELECT count(*) FROM {table}")[0][0] > 0, table
     return states
 
 
@@ -130,9 +145,12 @@ def with_small_pages(state: State, work: Path) -> State:
     """Return the same repository in pages of 512 bytes."""
     path = work / "small pages.db"
     path.write_bytes(state.data)
-    for statement in ("PRAGMA page_size=512", "VACUUM"):
-        sql(path, statement)
-    return attrs.evolve(state, data=path.read_bytes())
+    with closing(sqlite3.connect(str(path), isolation_level=None)) as connection:
+        connection.execute("PRAGMA page_size=512")
+        connection.execute("VACUUM")
+    data = path.read_bytes()
+    assert int.from_bytes(data[16:18], "big") == 512
+    return attrs.evolve(state, data=data)
 
 
 # Looking.
@@ -204,6 +222,14 @@ class Bench:
                 return not any(number in state.trees for number, _ in seen.lost)
         return False
 
+    def is_harmless(self, data: bytes) -> bool:
+        """Tell whether everything comes out of a damaged repository as it was saved, and check finds nothing."""
+        try:
+            seen = self.observe(data)
+        except Exception:  # whoever looks closer says which
+            return False
+        return self.is_sound(seen) and not seen.noticed
+
     def judge(self, what: str, data: bytes, journal: Optional[bytes] = None) -> None:
         """Look at a damaged repository; whatever comes out otherwise than it was saved must have been found."""
         tried, faults = self.figures.tried, self.figures.faults
@@ -271,6 +297,43 @@ def flips(data: bytes, chance: random.Random) -> Iterator[Tuple[str, bytes]]:
     for offset in offsets:
         bit = chance.randrange(8)
         yield f"flipped bits: {bit} of byte {offset}", flipped(data, offset, bit)
+
+
+def runs(data: bytes) -> List[Tuple[int, int]]:
+    """Return (begin, end) of each byte, and of runs of zeros, of which nearly all are space that nobody uses."""
+    found: List[Tuple[int, int]] = []
+    end = 0
+    for zeros in re.finditer(rb"\0{%d,}" % _FREE, data):
+        found += [(offset, offset + 1) for offset in range(end, zeros.start())]
+        found.append(zeros.span())
+        end = zeros.end()
+    return [*found, *((offset, offset + 1) for offset in range(end, len(data)))]
+
+
+def flip_all(bench: Bench, data: bytes, left: List[Tuple[int, int]], chance: random.Random, effort: Effort) -> None:
+    """Flip one bit of every byte, each alone; those of a run together, if that changes nothing at all.
+
+    Where it does, they are tried in halves, down to single bytes.
+    """
+    chance.shuffle(left)
+    number = 0
+    while left and not effort.is_over():
+        begin, end = left.pop()
+        damaged = bytearray(data)
+        bits = [chance.randrange(8) for _ in range(begin, end)]
+        for offset, bit in enumerate(bits, begin):
+            damaged[offset] ^= 1 << bit
+        if end - begin == 1:
+            bench.judge(f"flipped bits: {bits[0]} of byte {begin}", bytes(damaged))
+        elif bench.is_harmless(bytes(damaged)):
+            bench.figures.tried["bytes of zeros, flipped together with their neighbours"] += end - begin
+            bench.figures.tried["runs of these, which changed nothing"] += 1
+        else:
+            middle = (begin + end) // 2
+            left += [(begin, middle), (middle, end)]
+        number += 1
+        if number % 1000 == 0:
+            effort.tell(f"{number:,} tried, {len(left):,} left, {len(bench.figures.faults)} faults")
 
 
 def flipped(data: bytes, offset: int, bit: int) -> bytes:
@@ -375,13 +438,20 @@ def run(effort: Effort) -> Figures:
             if number % 1000 == 999:
                 effort.tell(f"{what}: {number + 1:,}, {len(bench.figures.faults)} faults")
 
-    several(cuts(states[-1].data, 16384))
-    several(pages(states[-1].data, 16384))
-    several(cuts(small.data, 512), 60)
-    several(pages(small.data, 512), 60)
-    several(flips(small.data, chance), 250)
-    several(flips(states[-1].data, chance), 100)
-    _try_journals(effort, bench, states, chance)
+    if effort.scenario in ("", "pages"):
+        several(cuts(states[-1].data, 16384))
+        several(pages(states[-1].data, 16384))
+        several(cuts(small.data, 512), 60)
+        several(pages(small.data, 512), 60)
+    for scenario, state, most in (("small", small, 250), ("large", states[-1], 100)):
+        if effort.scenario not in ("", scenario):
+            continue
+        if effort.full:
+            flip_all(bench, state.data, runs(state.data), chance, effort)
+        else:
+            several(flips(state.data, chance), most)
+    if effort.scenario in ("", "journals"):
+        _try_journals(effort, bench, states, chance)
     return bench.figures
 
 
@@ -416,6 +486,19 @@ def test_damage_is_found_and_named_or_does_no_harm(tmp_path: Path) -> None:
         "damage in contents alone, which check names to the file",
     ):
         assert figures.tried[kind] > 0, kind
+
+
+def test_bytes_flipped_together_are_tried_alone_where_that_changes_anything(tmp_path: Path) -> None:
+    state = make_history(tmp_path)[-1]
+    bench = Bench(tmp_path, [state])
+    begin, end = next(run for run in runs(state.data) if run[1] - run[0] > 10_000 and state.data[run[0] - 2] == 0x3F)
+    begin -= 2  # where the page says at which offset its last row begins
+    flip_all(bench, state.data, [(begin, end)], random.Random(1), Effort(work=tmp_path))
+    together = bench.figures.tried["bytes of zeros, flipped together with their neighbours"]
+    alone = bench.figures.tried["flipped bits"]
+    assert (together + alone, bench.figures.faults) == (end - begin, [])
+    assert together > 10_000
+    assert 0 < alone < 40
 
 
 def test_journal_of_an_interrupted_writer_brings_the_state_before_back(tmp_path: Path) -> None:
@@ -465,6 +548,6 @@ def test_check_that_names_the_wrong_file_is_noticed(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("backuptool.operations.check.text_of", lambda value: "another")
     state = make_history(tmp_path)[-1]
     bench = Bench(tmp_path, [state])
-    begin = state.data.index(noise(40_000, 7)[:100])
+    begin = state.data.index(noise(10_000, 7)[:100])
     bench.judge("flipped bits: in a pack", flipped(state.data, begin + 50, 1))
     assert any("is not named" in fault for fault in bench.figures.faults)
