@@ -1016,22 +1016,13 @@ def test_link_replaced_before_it_is_read_does_not_pass_its_bytes_on(repo: Reposi
     assert repo.check().problems == ()
 
 
-@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+@pytest.mark.parametrize("kind", ["symlink", "fifo"])
 def test_special_file_that_vanishes_is_passed_over(repo: Repository, tmp_path: Path, kind: str) -> None:
     root = write_tree(tmp_path / "tree", {"a": b"a"})
     path = root / "z"
-    make: Dict[str, Callable[[], object]] = {
-        "symlink": lambda: path.symlink_to("x"),
-        "fifo": lambda: os.mkfifo(str(path)),
-        "directory": path.mkdir,
-    }
-    make[kind]()
-
-    def remove() -> None:
-        path.rmdir() if kind == "directory" else path.unlink()
-
+    path.symlink_to("x") if kind == "symlink" else os.mkfifo(str(path))
     # The scan reports each entry behind its lstat, and before it is recorded.
-    result = snapshot_watched(repo.path, root, once(remove, "scan", "z"))
+    result = snapshot_watched(repo.path, root, once(path.unlink, "scan", "z"))
     assert result.problems == ()
     assert counts(result) == Counts(new=1)
     assert result.snapshot.directories == 1
@@ -1051,12 +1042,35 @@ def test_symlink_that_becomes_a_file_is_a_problem(repo: Repository, tmp_path: Pa
     assert saved(repo) == {"a"}
 
 
-def test_directory_that_vanishes_while_it_is_walked_is_passed_over(repo: Repository, tree: Path) -> None:
+def test_directory_that_vanishes_while_it_is_walked_is_saved_as_it_was_listed(repo: Repository, tree: Path) -> None:
+    (tree / "docs" / "deep").chmod(0o711)
     result = snapshot_watched(
         repo.path, tree, once(lambda: shutil.rmtree(str(tree / "docs" / "deep")), "scan", "docs/deep")
     )
     assert result.problems == ()
     assert saved(repo) == {"a.txt", "b.txt", "empty", "docs/copy of b.txt"}
+    assert sql(repo.path, "SELECT mode, ctime_ns FROM files WHERE path = 'docs/deep'") == [(0o711, None)]
+    repo.snapshot(tree)
+    assert sql(repo.path, "SELECT last FROM files WHERE path = 'docs/deep'") == [(1,)]
+    assert repo.check().problems == ()
+
+
+def test_what_is_saved_of_a_directory_that_vanishes_meanwhile_is_still_in_one(
+    repo: Repository, tree: Path, tmp_path: Path
+) -> None:
+    """Its files are as the catalog has them, and kept without being read; what changed is the directory."""
+    deep = tree / "docs" / "deep"
+    os.setxattr(str(deep), "user.note", b"kept")
+    age(tree)
+    repo.snapshot(tree)
+    before = restored(repo, 1, tmp_path / "out")
+    os.utime(deep, ns=(OLD_NS, OLD_NS + SECOND_NS))
+    moving = once(lambda: deep.rename(tmp_path / "moved"), "scan", "docs/deep/c.bin")
+    assert snapshot_watched(repo.path, tree, moving).problems == ()
+    after = restored(repo, 2, tmp_path / "out2")
+    assert after.pop(b"docs/deep") == before.pop(b"docs/deep")._replace(mtime_ns=OLD_NS + SECOND_NS)
+    assert after == before
+    assert repo.check().problems == ()
 
 
 # What may not be read

@@ -274,10 +274,21 @@ class Storing:
             elif exc.errno != errno.ENOENT:
                 require_resources(path, exc)
                 self._problem("unreadable", path, f"cannot be read: {exc.strerror}")
+            if kind == b"d":
+                return self._record_as_listed(path, status, known)
             self._recorder.lose(path, known, gone=exc.errno == errno.ENOENT)
             return None
         rdev = status.st_rdev if kind in b"cb" else None
         return self._recorder.record(path, kind, status, known, rdev=rdev, target=target, xattrs=xattrs)
+
+    def _record_as_listed(self, path: bytes, status: Status, known: Known) -> Optional[VersionRow]:
+        """Record a directory that cannot be looked into any more: what was in it may be in the snapshot already.
+
+        Its extended attributes are those that it last had; the next snapshot looks again.
+        """
+        last = known[path][0] if path in known else None
+        xattrs = last.xattrs if last is not None and last.kind == b"d" else None
+        return self._recorder.record(path, b"d", status, known, xattrs=xattrs, stamp=(None,))
 
     @property
     def read_bytes(self) -> int:
