@@ -20,9 +20,11 @@ from ..results.problem import Problem
 from ..storage.database import Database
 from ..storage.digest import FileVersion
 from ..storage.files import files_of
+from ..storage.recognition import open_now
 from ..storage.snapshots import SnapshotRow, find_snapshot
 from ..tree.exclusions import Exclusions
 from ..tree.hashing import hash_file
+from ..tree.held import OpenFiles
 from ..tree.metadata import AnyStatus, clamp_ns, kind_of, read_xattrs
 from ..tree.portability import group_name, user_name
 from ..tree.source import FileChangedError, Source
@@ -51,7 +53,7 @@ def compare(database: Database, reference: Union[int, str], options: CompareOpti
     """
     snapshot = find_snapshot(database, reference)
     exclusions = Exclusions.of(options.exclude, (), False, None, False)
-    source = Source(options.directory)
+    source = Source(options.directory, OpenFiles(open_now()))
     try:
         run = _Comparison(database, snapshot, source, exclusions, options.content, reporter)
         return run.run()

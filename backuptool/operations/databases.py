@@ -13,7 +13,6 @@ from typing import Dict, List, NamedTuple, Optional, Set, Tuple
 from ..storage.sqlite_files import COMPANIONS, LOG
 from ..tree.companions import Companions
 from ..tree.metadata import AnyStatus, Status, signed_inode, trusted_ctime_ns
-from ..tree.portability import open_files
 from ..tree.source import Source
 
 __all__ = ["Companion", "Databases"]
@@ -48,7 +47,6 @@ class Databases:
         self.companions = Companions(COMPANIONS)
         self._source = source
         self._started_ns = started_ns
-        self._own = open_files()
         self._found: Set[bytes] = set()
         self._owners: Set[bytes] = set()  # files that have companions
         self._kept: Set[bytes] = set()  # those of them that are unchanged
@@ -58,11 +56,11 @@ class Databases:
     # While the tree is walked.
 
     def is_own(self, status: AnyStatus) -> bool:
-        """Tell whether this process had the file open when the walk began.
+        """Tell whether this process has the file open.
 
         It must not open and close it again: that would drop all locks that it has on it.
         """
-        return (status.st_dev, status.st_ino) in self._own
+        return self._source.own.has(status)
 
     def meet(self, path: bytes, status: os.stat_result, same: bool, ctime_ns: object, inode: object) -> bool:
         """Take note of a file that has companions, and tell whether it is unchanged.

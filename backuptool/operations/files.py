@@ -22,12 +22,14 @@ from ..storage.database import Database
 from ..storage.digest import FileVersion
 from ..storage.files import load_versions
 from ..storage.pool import ConnectionPool
+from ..storage.recognition import open_now
 from ..storage.refcounts import ContentsVanishedError
 from ..storage.settings import chunking_of
 from ..storage.snapshots import source_id
 from ..storage.writer import ContentWriter
 from ..tree.confined import split
 from ..tree.destination import require_safe
+from ..tree.held import OpenFiles
 from ..tree.metadata import clamp_ns
 from ..tree.portability import group_name, own_numbers, user_name
 from .assembling import Arrival, Arrivals, assemble
@@ -152,12 +154,13 @@ class _Run:
         self._look_up([*directories, *(file.path for file in options.files)])
         arrivals = Arrivals(self._problem)
         with ContentWriter(database, self._clock, options.compression) as writer:
+            own = OpenFiles(open_now())
             large = LargeFiles(writer, chunking_of(database), self._report)
             for directory in directories:
                 arrivals.add(Arrival(self._directory(directory), -1))
             for file in options.files:
                 self._report(file.path)
-                read = file.store(writer, large)
+                read = file.store(writer, large, own)
                 arrivals.add(Arrival(self._file(file.path, read), read.content.ordinal))
                 self._done_files += 1
                 self._done_bytes += read.content.size

@@ -14,6 +14,7 @@ from ..errors import SourceError
 from ..storage.arriving import Content
 from ..storage.chunking import LARGE_FILE
 from ..storage.writer import ContentWriter
+from ..tree.held import OpenFiles
 from ..tree.metadata import Status, read_xattrs
 from ..tree.source import OpenFile
 from .large_files import LargeFiles
@@ -95,15 +96,19 @@ class GivenFile:
         except (AttributeError, OSError, ValueError):
             self.again = False
 
-    def store(self, writer: ContentWriter, large: LargeFiles) -> ReadFile:
+    def store(self, writer: ContentWriter, large: LargeFiles, own: OpenFiles) -> ReadFile:
         """Read it to its end, and store what comes.
+
+        Args:
+            writer, large: Where it goes.
+            own: What this process has open.
 
         Raises:
             SourceError: It cannot be read.
         """
         try:
             if self._file is not None:
-                return self._store_file(self._file, writer, large)
+                return self._store_file(self._file, writer, large, own)
             if self.again:
                 self._stream.seek(self._begin)
             return ReadFile(_store_stream(self._stream.read, writer, large))
@@ -111,9 +116,11 @@ class GivenFile:
             why = getattr(exc, "strerror", None) or exc
             raise SourceError(f"cannot read {self._shown}: {why}; {_NOTHING_SAVED}", self._shown) from exc
 
-    def _store_file(self, path: bytes, writer: ContentWriter, large: LargeFiles) -> ReadFile:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        with OpenFile(descriptor, os.fstat(descriptor)) as file:
+    def _store_file(self, path: bytes, writer: ContentWriter, large: LargeFiles, own: OpenFiles) -> ReadFile:
+        status = os.stat(path)
+        kept = own.take(status) if own.has(status) else None
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)) if kept is None else kept
+        with OpenFile(descriptor, os.fstat(descriptor), own) as file:
             if stat.S_ISDIR(file.status.st_mode):
                 shown = os.fsdecode(path)
                 raise SourceError(f"{shown} is a directory; snapshot() saves directories; {_NOTHING_SAVED}", shown)

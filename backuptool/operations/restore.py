@@ -26,9 +26,11 @@ from ..storage.digest import FileVersion
 from ..storage.files import CatalogFile, files_of
 from ..storage.pieces import Bytes
 from ..storage.reader import ContentReader
+from ..storage.recognition import open_now
 from ..storage.snapshots import SnapshotRow, find_snapshot
 from ..tree.confined import split
 from ..tree.destination import Destination, Metadata, is_temporary
+from ..tree.held import OpenFiles
 from .comparing import Comparison
 from .findings import Findings
 from .gathering import Gathering
@@ -122,7 +124,9 @@ class _Restore:
             if options.dry_run and not os.path.lexists(root):
                 self._restore_all()
             else:
-                with self._reader, Destination(root, self._findings.failed) as self._destination:
+                with self._reader, Destination(
+                    root, self._findings.failed, own=OpenFiles(open_now())
+                ) as self._destination:
                     self._restore_all()
                     comparison = Comparison(
                         *(self._database, self._snapshot, self._selection),

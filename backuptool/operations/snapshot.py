@@ -21,10 +21,12 @@ from ..storage.compression import DEFAULT, require_setting
 from ..storage.database import Database
 from ..storage.files import current_files, load_versions
 from ..storage.pool import ConnectionPool
+from ..storage.recognition import open_now
 from ..storage.refcounts import ContentsVanishedError
 from ..storage.settings import chunking_of
 from ..storage.writer import ContentWriter
 from ..tree.exclusions import Exclusions, read_pattern_file
+from ..tree.held import OpenFiles
 from ..tree.metadata import KINDS, signed_inode
 from ..tree.source import Source, require_resources
 from .capturing import Capturing
@@ -95,7 +97,7 @@ def snapshot(
     begin = time.monotonic()
     require_setting(options.compression)
     exclusions = options.exclusions()
-    source = Source(options.source)
+    source = Source(options.source, OpenFiles(open_now()))
     helpers = options.helpers
     stored = (0, 0)
 

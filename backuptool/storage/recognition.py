@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import Optional, Tuple
+from typing import Container, Optional, Tuple
 
-__all__ = ["ENCRYPTED_MAGIC", "Identity", "identity_of", "is_encrypted", "looking", "note_closed", "note_opened"]
+__all__ = [
+    *("ENCRYPTED_MAGIC", "Identity", "identity_of", "is_encrypted", "looking"),
+    *("note_closed", "note_opened", "open_now"),
+]
 
 #: What an encrypted repository begins with, where another begins with "SQLite format 3".
 ENCRYPTED_MAGIC = b"backuptool crypt"
@@ -77,6 +80,11 @@ def _read_where_open(identity: Identity) -> Optional[bytes]:
         except OSError:  # closed by now, or open for writing alone
             continue
     return None
+
+
+def open_now() -> Container[Identity]:
+    """Return what tells of a file, now and later, whether a connection has it open."""
+    return _opened
 
 
 def note_opened(identity: Identity, encrypted: bool) -> None:

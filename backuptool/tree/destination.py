@@ -16,6 +16,7 @@ from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Union
 
 from ..errors import RestoreError, UnsafePathError
 from .confined import ConfinedRoot, split
+from .held import OpenFiles
 from .metadata import decode_xattrs, read_xattrs
 from .portability import FOLLOW_NOTHING, OPEN_DIRECTORY, OPEN_FILE, list_xattrs, read_xattr, remove_xattr, write_xattr
 
@@ -80,6 +81,7 @@ class Destination:
         on_failure: Called with what could not be restored of an entry ("owner", "mode", "xattr", "times"), its path,
             and why; the entry is restored all the same.
         identity: (device, inode) that the directory must have, if it is one that another process has made and opened.
+        own: What this process has open; by default as far as that can be seen now.
 
     Attributes:
         existed: False if the directory was made now.
@@ -88,8 +90,15 @@ class Destination:
         RestoreError: It cannot be made or opened.
     """
 
-    def __init__(self, root: bytes, on_failure: Failure, identity: Optional[tuple[int, int]] = None) -> None:
+    def __init__(
+        self,
+        root: bytes,
+        on_failure: Failure,
+        identity: Optional[tuple[int, int]] = None,
+        own: Optional[OpenFiles] = None,
+    ) -> None:
         shown = os.fsdecode(root)
+        self._files_open = own or OpenFiles()
         self._on_failure = on_failure
         self._is_root = not hasattr(os, "geteuid") or os.geteuid() == 0
         self._opened_up: dict[bytes, int] = {}  # modes to give back to directories that nobody asked for
@@ -309,17 +318,22 @@ class Destination:
 
     def set_metadata(self, path: bytes, kind: bytes, metadata: Metadata) -> None:
         """Give an entry that is there, a file or directory, its metadata."""
-        flags = OPEN_DIRECTORY if kind == b"d" else OPEN_FILE
         self._opened_up.pop(path, None)
         try:
-            descriptor = self._confined.open(path, flags)
+            descriptor = self._confined.open(path, OPEN_DIRECTORY) if kind == b"d" else self._open_file(path)
         except OSError as exc:
             self._on_failure("metadata", path, exc)
             return
         try:
             self._apply(descriptor, path, metadata)
         finally:
-            os.close(descriptor)
+            self._files_open.close(descriptor, os.fstat(descriptor))
+
+    def _open_file(self, path: bytes) -> int:
+        """Return a descriptor of a file that is there: that which was kept, if this process has the file open."""
+        status = self.lstat(path)
+        kept = self._files_open.take(status) if status is not None and self._files_open.has(status) else None
+        return self._confined.open(path, OPEN_FILE) if kept is None else kept
 
     def remove(self, path: bytes) -> None:
         """Remove a file, or an empty directory."""
@@ -337,7 +351,7 @@ class Destination:
         Raises:
             OSError: It cannot be read, or is no regular file.
         """
-        descriptor = self._confined.open(path, OPEN_FILE)
+        descriptor = self._open_file(path)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "it is no regular file")
@@ -348,7 +362,7 @@ class Destination:
                     return hasher.digest()
                 hasher.update(data)
         finally:
-            os.close(descriptor)
+            self._files_open.close(descriptor, os.fstat(descriptor))
 
     # Owner, extended attributes, mode, times: in this order, as changing the owner clears capabilities and setuid, and
     # a user may give no attributes to what is read-only.

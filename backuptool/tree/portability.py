@@ -10,6 +10,7 @@ import os
 import stat
 import sys
 from functools import lru_cache
+from typing import Container
 
 __all__ = [
     "FOLLOW_NOTHING",
@@ -151,8 +152,12 @@ def own_numbers() -> tuple[int, int]:
     return 0, 0  # pragma: no cover (not Linux)
 
 
-def open_files() -> frozenset[tuple[int, int]]:
-    """Return (device, inode) of the regular files that this process has open; none where that cannot be known."""
+def open_files(besides: Container[int] = ()) -> frozenset[tuple[int, int]]:
+    """Return (device, inode) of the regular files that this process has open; none where that cannot be known.
+
+    Args:
+        besides: Descriptors that do not count.
+    """
     found = set()
     try:
         for name in os.listdir("/proc/self/fd"):
@@ -160,7 +165,7 @@ def open_files() -> frozenset[tuple[int, int]]:
                 status = os.fstat(int(name))
             except OSError:
                 continue  # that of the listing, or one that another thread has closed
-            if stat.S_ISREG(status.st_mode):
+            if stat.S_ISREG(status.st_mode) and int(name) not in besides:
                 found.add((status.st_dev, status.st_ino))
     except OSError:  # pragma: no cover (not Linux)
         pass

@@ -19,6 +19,7 @@ from ..errors import SourceError
 from .companions import Companions
 from .confined import ConfinedRoot, split
 from .exclusions import CACHE_TAG, CACHE_TAG_SIGNATURE, Exclusions
+from .held import OpenFiles
 from .metadata import AnyStatus, read_xattrs
 from .portability import HAS_DIR_FD, O_NOATIME, OPEN_DIRECTORY, OPEN_FILE, next_data, next_hole, read_into
 
@@ -63,12 +64,16 @@ class Source:
 
     Args:
         path: The directory; a symlink to one is followed, and what it leads to is the source.
+        own: What this process has open; by default as far as that can be seen now.
+
+    Attributes:
+        own: The same.
 
     Raises:
         SourceError: It is missing, no directory, or cannot be listed.
     """
 
-    def __init__(self, path: bytes) -> None:
+    def __init__(self, path: bytes, own: Optional[OpenFiles] = None) -> None:
         shown = os.fsdecode(path)
         if not path:
             raise SourceError("the source is empty; name a directory", shown)
@@ -79,6 +84,7 @@ class Source:
                 raise SourceError(f"{shown} is not a directory; name the directory that holds it", shown)
             with os.scandir(self.root):
                 pass
+            self.own = own or OpenFiles()
             self._confined = ConfinedRoot(self.root)
             self._prefix = self.root.rstrip(b"/") + b"/"
         except OSError as exc:
@@ -242,6 +248,8 @@ class Source:
             room: Where its bytes go: one more than it has, so that one that grows is noticed.
         """
         size = expected.st_size
+        if self.own.has(expected):
+            return None
         try:
             descriptor = os.open(self._prefix + path, _READ_FLAGS)
         except OSError:
@@ -273,13 +281,17 @@ class Source:
 
         The file is opened by its whole path, which is fastest, and is then the one that was listed, by device, inode
         and change time (inode numbers are used again). If it is another one, it is opened again directory by directory,
-        so that a symlink put in the way meanwhile is not followed.
+        so that a symlink put in the way meanwhile is not followed. One that this process has open elsewhere stays open
+        in the end.
 
         Raises:
             OSError: It cannot be opened.
             FileChangedError: It is no regular file any more.
         """
         full = self._prefix + path
+        kept = self.own.take(expected) if self.own.has(expected) else None
+        if kept is not None:
+            return OpenFile(kept, os.fstat(kept), self.own)
         try:
             descriptor = os.open(full, _READ_FLAGS)
         except OSError as exc:
@@ -291,7 +303,7 @@ class Source:
                 or status.st_dev != expected.st_dev
                 or status.st_ctime_ns != expected.st_ctime_ns
             ):
-                os.close(descriptor)
+                self.own.close(descriptor, status)
                 descriptor = -1
                 descriptor = self._confined.open(path, OPEN_FILE)
                 status = os.fstat(descriptor)
@@ -301,7 +313,7 @@ class Source:
             if descriptor >= 0:
                 os.close(descriptor)
             raise
-        return OpenFile(descriptor, status)
+        return OpenFile(descriptor, status, self.own)
 
     def _open_otherwise(self, path: bytes, full: bytes, exc: OSError) -> int:
         if exc.errno == errno.EPERM and O_NOATIME:  # not ours: the access time will change
@@ -354,16 +366,22 @@ class _Frame:
 class OpenFile:
     """A regular file opened for reading; a context manager.
 
+    Args:
+        descriptor: Of the file.
+        status: Of the file.
+        own: Closes it, if this process may have it open elsewhere.
+
     Attributes:
         descriptor: Its file descriptor.
         status: fstat before the first byte was read.
     """
 
-    __slots__ = ("descriptor", "status")
+    __slots__ = ("_own", "descriptor", "status")
 
-    def __init__(self, descriptor: int, status: os.stat_result) -> None:
+    def __init__(self, descriptor: int, status: os.stat_result, own: Optional[OpenFiles] = None) -> None:
         self.descriptor = descriptor
         self.status = status
+        self._own = own
 
     @property
     def size(self) -> int:
@@ -374,7 +392,10 @@ class OpenFile:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        os.close(self.descriptor)
+        if self._own is None:
+            os.close(self.descriptor)
+        else:
+            self._own.close(self.descriptor, self.status)
 
     def read_all(self, limit: int) -> bytes:
         """Return all bytes from the beginning, of a small file; of one that grows meanwhile, at most so many."""
