@@ -12,6 +12,7 @@ from conftest import noise, sql, write
 
 from backuptool import Repository
 from backuptool.operations.examining import Examination, PackReport, examine
+from backuptool.storage.connecting import open_database
 from backuptool.storage.database import Database
 from backuptool.storage.unpacking import PackSource
 
@@ -32,7 +33,7 @@ def database(repo: Repository, tmp_path: Path) -> Iterator[Database]:
         write(root / str(number), noise(1000 + number, number))
         repo.snapshot(root)
     repo.close()
-    with closing(Database.open(repo.path, 10.0)) as found:
+    with closing(open_database(repo.path, 10.0)) as found:
         yield found
 
 

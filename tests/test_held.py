@@ -14,6 +14,7 @@ import pytest
 from conftest import age, noise, snapshot_watched, sql, write, write_tree
 
 from backuptool import ProgressEvent, Repository
+from backuptool.storage.connecting import open_database
 from backuptool.storage.database import Database
 from backuptool.storage.encryption.keyring import Keyring
 from backuptool.tree.held import OpenFiles
@@ -79,7 +80,7 @@ def writing(path: Path, kind: str) -> Iterator[None]:
             yield
     else:
         keyring = Keyring(PASSWORD) if kind == "encrypted" else None
-        with closing(Database.open(str(path), 10.0, keyring)) as database, database.transaction():
+        with closing(open_database(str(path), 10.0, keyring)) as database, database.transaction():
             yield
 
 
@@ -141,7 +142,7 @@ def test_repository_opened_while_its_directory_is_saved_keeps_its_locks(tmp_path
 
     def open_it(event: ProgressEvent) -> None:
         if event.phase == "read" and not opened:
-            opened.append(Database.open(str(tree / "its.db"), 10.0))
+            opened.append(open_database(str(tree / "its.db"), 10.0))
             opened[0].execute("BEGIN IMMEDIATE")
 
     snapshot_watched(tmp_path / "backups.db", tree, open_it, live_sqlite=False, helpers=0)

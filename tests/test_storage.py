@@ -38,6 +38,7 @@ from backuptool.storage import schema
 from backuptool.storage.arriving import Content, LargeContent
 from backuptool.storage.chunking import CHUNKING, LARGE_FILE, Chunking, cut
 from backuptool.storage.compression import RAW, SETTINGS, ZSTD, compress, decompress, salvage
+from backuptool.storage.connecting import create_database, open_database
 from backuptool.storage.contents import ContentLocation, HashFilter, find, insert_contents
 from backuptool.storage.database import Database
 from backuptool.storage.digest import FileVersion, hash_zeros, layout_entry, row_hash, snapshot_digest, to_bytes
@@ -60,7 +61,7 @@ def sha256(data: bytes) -> bytes:
 
 
 def create(path: Path, chunking: Chunking = CHUNKING, lock_timeout: float = 10.0) -> Database:
-    return Database.create(str(path), lock_timeout, [("id", "00" * 16), *chunking.settings()])
+    return create_database(str(path), lock_timeout, [("id", "00" * 16), *chunking.settings()])
 
 
 @pytest.fixture
@@ -192,13 +193,14 @@ def test_upgrade_that_is_interrupted_leaves_the_earlier_format(tmp_path: Path, m
     before = path.read_bytes()
     script = (
         "import os, sys\n"
-        "from backuptool.storage.database import Database\n"
-        "database = Database.open(sys.argv[1], 1.0)\n"
+        "from backuptool.storage.connecting import open_database\n"
+        "from backuptool.storage.format import upgrade\n"
+        "database = open_database(sys.argv[1], 1.0)\n"
         "query = database.query\n"
         "def until_the_last_statement(sql, *parameters):\n"
         "    return os._exit(9) if sql.startswith('PRAGMA user_version=') else query(sql, *parameters)\n"
         "database.query = until_the_last_statement\n"
-        "database.upgrade()\n"
+        "upgrade(database)\n"
     )
     assert subprocess.run([sys.executable, "-c", script, str(path)], check=False).returncode == 9
     with Repository(path) as repo:
@@ -217,7 +219,7 @@ def test_repository_created_by_several_at_once_is_created_once(tmp_path: Path) -
 
     def run(number: int) -> bytes:
         together.wait()
-        with closing(Database.create(str(tmp_path / "r.db"), 30.0, [("id", str(number)), *CHUNKING.settings()])) as one:
+        with closing(create_database(str(tmp_path / "r.db"), 30.0, [("id", str(number)), *CHUNKING.settings()])) as one:
             value: bytes = one.value("SELECT value FROM settings WHERE name = 'id'")
             return value
 
@@ -298,15 +300,15 @@ def test_something_else_is_refused_and_left_as_it_is(tmp_path: Path, tree: Path,
 def test_newer_format_tells_both_numbers(tmp_path: Path) -> None:
     OTHERS["newer format"][0](tmp_path / "r.db")
     with pytest.raises(UnsupportedFormatError) as caught:
-        Database.open(str(tmp_path / "r.db"), 1.0)
+        open_database(str(tmp_path / "r.db"), 1.0)
     assert (caught.value.found, caught.value.supported) == (FORMAT + 1, FORMAT)
 
 
 def test_missing_file_is_not_created_by_reading(tmp_path: Path) -> None:
     with pytest.raises(RepositoryNotFoundError, match="no repository at"):
-        Database.open(str(tmp_path / "r.db"), 1.0)
+        open_database(str(tmp_path / "r.db"), 1.0)
     with pytest.raises(RepositoryNotFoundError):
-        Database.open(str(tmp_path / "missing" / "r.db"), 1.0)
+        open_database(str(tmp_path / "missing" / "r.db"), 1.0)
     assert os.listdir(str(tmp_path)) == []
 
 
@@ -320,7 +322,7 @@ def test_missing_directory_is_an_error_when_one_is_to_be_created(tmp_path: Path,
 def test_file_in_the_place_of_a_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RepositoryError, match=r"cannot open the repository .*Not a directory"):
-        Database.open(str(tmp_path / "file" / "r.db"), 1.0)
+        open_database(str(tmp_path / "file" / "r.db"), 1.0)
 
 
 @pytest.fixture
@@ -399,7 +401,7 @@ def test_broken_text_of_the_schema_is_refused(database: Database, text: bytes, b
     data = Path(database.path).read_bytes()
     Path(database.path).write_bytes(data.replace(text, broken))
     with pytest.raises(CorruptionError) as caught:
-        Database.open(database.path, 1.0)
+        open_database(database.path, 1.0)
     assert caught.value.path == database.path
     assert database.path in str(caught.value)
 
@@ -434,7 +436,7 @@ def test_transaction_that_is_to_be_rolled_back_changes_nothing(database: Databas
 
 
 def test_commit_is_seen_by_others(database: Database) -> None:
-    with closing(Database.open(database.path, 1.0)) as other:
+    with closing(open_database(database.path, 1.0)) as other:
         before = database.data_version()
         with other.transaction():
             assert other.executemany(INSERT, (("a",), ("b",))) == 2
@@ -444,7 +446,7 @@ def test_commit_is_seen_by_others(database: Database) -> None:
 
 
 def test_second_writer_is_told_that_it_is_locked(database: Database) -> None:
-    with closing(Database.open(database.path, 0.0)) as other, database.transaction():
+    with closing(open_database(database.path, 0.0)) as other, database.transaction():
         with pytest.raises(RepositoryLockedError, match="in use by another process"), other.transaction():
             pass
         assert count(other) == 0
@@ -454,7 +456,7 @@ def test_commit_against_a_reader_fails_cleanly(database: Database) -> None:
     # The reader holds its lock until it is done; the writer gives up, and both go on.
     for number in range(3):
         database.execute(INSERT, (str(number),))
-    with closing(Database.open(database.path, 0.0)) as other:
+    with closing(open_database(database.path, 0.0)) as other:
         rows = database.stream("SELECT host FROM sources", batch=1)
         next(rows)
         with pytest.raises(RepositoryLockedError), other.transaction():
@@ -468,7 +470,7 @@ def test_commit_against_a_reader_fails_cleanly(database: Database) -> None:
 def test_stream_that_is_closed_lets_writers_go_on(database: Database) -> None:
     for number in range(3):
         database.execute(INSERT, (str(number),))
-    with closing(Database.open(database.path, 0.0)) as other:
+    with closing(open_database(database.path, 0.0)) as other:
         rows = database.stream("SELECT host FROM sources", batch=1)
         next(rows)
         getattr(rows, "close")()  # noqa: B009  (of the generator)
@@ -477,7 +479,7 @@ def test_stream_that_is_closed_lets_writers_go_on(database: Database) -> None:
 
 
 def test_read_transaction_sees_one_state(database: Database) -> None:
-    with closing(Database.open(database.path, 0.0)) as other:
+    with closing(open_database(database.path, 0.0)) as other:
         with database.read_transaction():
             assert count(database) == 0
             with pytest.raises(RepositoryLockedError), other.transaction():
@@ -592,7 +594,7 @@ def test_damage_met_while_streaming_is_an_error(database: Database) -> None:
     data = Path(database.path).read_bytes()
     pages = len(data) // 16384
     Path(database.path).write_bytes(data[: (pages - 8) * 16384] + b"\xff" * 16384 + data[(pages - 7) * 16384 :])
-    with closing(Database.open(database.path, 1.0)) as damaged, pytest.raises(CorruptionError, match="is damaged"):
+    with closing(open_database(database.path, 1.0)) as damaged, pytest.raises(CorruptionError, match="is damaged"):
         list(damaged.stream("SELECT host FROM sources ORDER BY id"))
 
 
@@ -602,7 +604,7 @@ def test_writer_that_is_killed_is_rolled_back(database: Database) -> None:
     child = os.fork()
     if child == 0:  # pragma: no cover (another process)
         try:
-            writer = Database.open(database.path, 1.0)
+            writer = open_database(database.path, 1.0)
             with writer.transaction():
                 # More than the cache holds (16 MiB): pages of the unfinished transaction are in the file already.
                 writer.executemany(INSERT, ((f"{number:05}" * 2000,) for number in range(3000)))
@@ -612,7 +614,7 @@ def test_writer_that_is_killed_is_rolled_back(database: Database) -> None:
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     assert os.path.getsize(database.path) > 16 * MIB
     assert os.path.getsize(database.path + "-journal") > 0
-    with closing(Database.open(database.path, 1.0)) as reader:
+    with closing(open_database(database.path, 1.0)) as reader:
         assert count(reader) == 1
         assert reader.query("PRAGMA integrity_check") == [(b"ok",)]
 
@@ -771,7 +773,7 @@ def test_closing_in_a_forked_process_leaves_the_locks_of_its_parent(tmp_path: Pa
     def child() -> int:
         pool.close()  # what is idle belongs to the parent
         try:
-            with closing(Database.open(str(tmp_path / "r.db"), 0.0)) as other, other.transaction():
+            with closing(open_database(str(tmp_path / "r.db"), 0.0)) as other, other.transaction():
                 return 1
         except RepositoryLockedError:
             return 2
@@ -1109,7 +1111,7 @@ def test_writer_uses_its_buffers_again(database: Database) -> None:
 
 
 def test_commit_that_fails_is_an_error_where_the_contents_are_added(database: Database) -> None:
-    with closing(Database.open(database.path, 0.0)) as impatient:
+    with closing(open_database(database.path, 0.0)) as impatient:
         with ContentWriter(impatient, lambda: 0) as writer:
             writer.add(b"data")
             with database.transaction(), pytest.raises(RepositoryLockedError):
@@ -1147,7 +1149,7 @@ def test_contents_fill_packs_of_two_mebibytes(database: Database) -> None:
 
 def test_two_writers_store_equal_contents_once(database: Database) -> None:
     pieces = [noise(1000, number) for number in range(10)]
-    with closing(Database.open(database.path, 10.0)) as second, ContentWriter(database, lambda: 0) as writer:
+    with closing(open_database(database.path, 10.0)) as second, ContentWriter(database, lambda: 0) as writer:
         contents = [writer.add(piece) for piece in pieces]  # looked up and not found, and not written yet
         ids, _, _ = store(second, *pieces[5:], b"another")
         writer.flush()
@@ -1168,7 +1170,7 @@ def test_two_writers_store_equal_large_contents_once(database: Database) -> None
             parts.append(1000 * number, writer.add(piece))
         return writer.add_large(sha256(b"".join(pieces)), 3000, parts)
 
-    with closing(Database.open(database.path, 10.0)) as second, ContentWriter(database, lambda: 0) as writer:
+    with closing(open_database(database.path, 10.0)) as second, ContentWriter(database, lambda: 0) as writer:
         one = add_large(writer)
         with ContentWriter(second, lambda: 0) as other:
             two = add_large(other)
@@ -1190,7 +1192,7 @@ def test_chunks_that_vanish_before_their_list_is_written_are_noticed(database: D
         parts.append(0, writer.add(b"chunk"))
         parts.append(5, None)
         writer.add_large(sha256(b"chunk\0"), 6, parts)
-        with closing(Database.open(database.path, 10.0)) as other:
+        with closing(open_database(database.path, 10.0)) as other:
             other.execute("DELETE FROM contents")
         with pytest.raises(ContentsVanishedError):
             writer.flush()
@@ -1426,7 +1428,7 @@ def test_content_that_was_packed_again_is_found_where_it_is_now(repo: Repository
     for name in names[:-3]:
         (root / name).unlink()
     repo.snapshot(root)
-    with closing(Database.open(repo.path, 10.0)) as database, ContentReader(database) as reader:
+    with closing(open_database(repo.path, 10.0)) as database, ContentReader(database) as reader:
         before = [location(database, noise(10_000, number)) for number in (28, 29)]
         assert reader.read(location(database, noise(10_000, 27))) == noise(10_000, 27)  # its pack is kept in memory
         assert repo.prune(1).repacked_packs == 1
@@ -1644,7 +1646,7 @@ def test_zeros_are_hashed_without_making_them(length: int) -> None:
 def test_snapshots_are_found_by_number_and_as_the_latest(repo: Repository, tree: Path) -> None:
     for _ in range(3):
         repo.snapshot(tree)
-    with closing(Database.open(repo.path, 1.0)) as database:
+    with closing(open_database(repo.path, 1.0)) as database:
         assert find_snapshot(database, "latest").id == 3
         assert find_snapshot(database, 2).id == 2
         assert find_snapshot(database, "2").id == 2

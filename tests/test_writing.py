@@ -21,7 +21,7 @@ from backuptool import Problem, ProgressEvent, Repository, RestoreError, Restore
 from backuptool.operations.restore import RestoreOptions, restore
 from backuptool.operations.writing import Answer, Order, Writing, as_file, as_order
 from backuptool.progress import ProgressCallback
-from backuptool.storage.database import Database
+from backuptool.storage.connecting import open_database
 from backuptool.storage.files import files_of
 from backuptool.storage.snapshots import find_snapshot
 from backuptool.tree.destination import Destination
@@ -61,7 +61,7 @@ def restored(
 ) -> RestoreResult:
     """Restore the newest snapshot with so many helpers."""
     wanted = RestoreOptions(destination=os.fsencode(str(out)), helpers=helpers, **options)
-    with closing(Database.open(repo.path, 10.0)) as database:
+    with closing(open_database(repo.path, 10.0)) as database:
         return restore(database, "latest", wanted, EveryEvent(callback))
 
 
@@ -377,7 +377,7 @@ def test_a_full_file_system_ends_the_restore_and_a_second_run_finishes_it(
 def orders(repo: Repository, source: Path) -> Dict[bytes, Order]:
     """What is to be written of each small file."""
     repo.snapshot(source)
-    with closing(Database.open(repo.path, 10.0)) as database:
+    with closing(open_database(repo.path, 10.0)) as database:
         found = [as_order(file) for file in files_of(database, find_snapshot(database, 1))]
     return {order[0]: order for order in found if order is not None}
 
@@ -387,7 +387,7 @@ def answer_to(
 ) -> Optional[Answer]:
     """Have one helper write a group, after something was done to the destination; None if it would not."""
     failures: List[Tuple[Any, ...]] = []
-    with closing(Database.open(repo.path, 10.0)) as database, Destination(
+    with closing(open_database(repo.path, 10.0)) as database, Destination(
         os.fsencode(out), lambda *failure: failures.append(failure)
     ) as destination, Writing(1) as writing:
         before()

@@ -14,6 +14,7 @@ from typing import Any, Deque, Iterator, Optional, Sequence
 import attrs
 
 from ..errors import ContentMissingError, CorruptionError
+from ..storage.connecting import open_address
 from ..storage.database import Database
 from ..storage.unpacking import PackSource
 from .processes import Channel, Helper, HelperFailedError, helpers_for, keep_memory, processors, start_helpers
@@ -89,7 +90,7 @@ def _unreadable(database: Database, pack: int, exc: CorruptionError, known: bool
 def serve(channel: Channel, address: Any) -> None:
     """Examine packs for another process: some ids at a time, until there are no more."""
     keep_memory()
-    database = Database.open_address(address, 10.0)
+    database = open_address(address, 10.0)
     source = PackSource(database)
     while True:
         channel.send([examine(database, pack, source).to_tuple() for pack in channel.receive()])

@@ -13,6 +13,7 @@ from collections import deque
 from typing import Any, Deque, NamedTuple, Optional, Sequence, Tuple
 
 from ..errors import CorruptionError
+from ..storage.connecting import open_address
 from ..storage.contents import ContentLocation
 from ..storage.database import Database
 from ..storage.digest import FileVersion
@@ -107,7 +108,7 @@ def serve(channel: Channel, address: Any, root: bytes, device: int, inode: int) 
     def failed(what: str, where: bytes, exc: OSError) -> None:
         failures.append((what, where, exc.errno, exc.strerror))
 
-    database = Database.open_address(address, 10.0)
+    database = open_address(address, 10.0)
     reader = ContentReader(database, PackReader(database, _CACHE_BYTES))
     with reader, Destination(root, failed, (device, inode)) as destination:
         while True:

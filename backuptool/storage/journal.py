@@ -1,15 +1,19 @@
 """What lies beside a repository file before SQLite sees it: a journal, and one that would have it remove another file.
 
-Owns the part of the journal's format that matters for this. Rolling journals back is SQLite's business.
+Owns the part of the journal's format that matters for this, and what is said of it. Rolling journals back is SQLite's
+business.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from typing import Optional
+from contextlib import contextmanager
+from typing import Iterator, Optional
 
-__all__ = ["has_journal", "named_file"]
+from ..errors import CorruptionError, RepositoryError, RepositoryNotWritableError
+
+__all__ = ["has_journal", "named_file", "refuse_foreign_journal", "telling_of_journal"]
 
 #: What a journal of a transaction over several files ends with, see "Rollback Journal" in SQLite's file format.
 _MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -48,3 +52,30 @@ def has_journal(repository: str) -> bool:
         return os.stat(repository + "-journal").st_size > 0
     except OSError:
         return False
+
+
+def refuse_foreign_journal(path: str) -> None:
+    """Refuse a journal that no version of this program wrote, before SQLite does what it says."""
+    name = named_file(path)
+    if name is not None:
+        raise CorruptionError(
+            f"the journal {path}-journal would have SQLite remove {os.fsdecode(name)}, as no journal of a repository "
+            "does: somebody put it there; restore the repository and its journal from a copy",
+            path,
+        )
+
+
+@contextmanager
+def telling_of_journal(path: str) -> Iterator[None]:
+    """Say what to do where a repository cannot be opened because a journal beside it cannot be rolled back."""
+    try:
+        yield
+    except RepositoryError as exc:
+        if type(exc) not in (RepositoryError, RepositoryNotWritableError) or not has_journal(path):
+            raise
+        raise RepositoryNotWritableError(
+            f"an interrupted write left the journal {path}-journal, which must be rolled back before anything is read, "
+            f"but {path} cannot be written to: make the file and its directory writable, or copy both files to where "
+            "they are",
+            path,
+        ) from exc

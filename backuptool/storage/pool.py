@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Iterator, Optional, Sequence
 
 from ..errors import BackuptoolError, RepositoryNotWritableError
 from .chunking import CHUNKING
-from .database import Database, FormatChangedError
+from .connecting import create_database, open_database
+from .database import Database
+from .format import FormatChangedError, upgrade
 from .schema import FORMAT
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class ConnectionPool:
         """Lend a connection to an existing repository; a fresh one has nothing of the file in its cache."""
         if fresh:
             self.close()
-        database = self._take() or Database.open(self.path, self._lock_timeout, self.keyring)
+        database = self._take() or open_database(self.path, self._lock_timeout, self.keyring)
         with self._lend(database):
             self._show(database)
             yield database
@@ -107,7 +109,7 @@ class ConnectionPool:
                         self.path,
                     )
                 if database.format < FORMAT:
-                    database.upgrade()
+                    upgrade(database)
                 return database
             except FormatChangedError:
                 database.close()  # and open it as what it is now
@@ -117,8 +119,8 @@ class ConnectionPool:
 
     def _open(self, create: bool) -> Database:
         if create:
-            return Database.create(self.path, self._lock_timeout, _settings(), self.keyring)
-        return Database.open(self.path, self._lock_timeout, self.keyring)
+            return create_database(self.path, self._lock_timeout, _settings(), self.keyring)
+        return open_database(self.path, self._lock_timeout, self.keyring)
 
     def close(self) -> None:
         """Close every idle connection; one that is lent is closed when it comes back."""

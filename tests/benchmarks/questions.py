@@ -19,8 +19,8 @@ from typing import Callable, Dict, List, Sequence, Tuple
 
 from backuptool import Repository
 from backuptool.storage.chunking import CHUNKING
+from backuptool.storage.connecting import create_database
 from backuptool.storage.contents import insert_contents, next_content_id
-from backuptool.storage.database import Database
 from backuptool.storage.digest import FileVersion
 from backuptool.storage.files import VersionRow, close_versions, insert_versions, version_row
 from backuptool.storage.snapshots import SnapshotRow, insert_snapshot, source_id
@@ -44,7 +44,7 @@ class History:
     """
 
     def __init__(self, path: Path, files: int) -> None:
-        self._database = Database.create(str(path), 60.0, [("id", "0" * 32), *CHUNKING.settings()])
+        self._database = create_database(str(path), 60.0, [("id", "0" * 32), *CHUNKING.settings()])
         self._random = random.Random("questions")
         self._paths = [f"generated-{n // 20_000:03}/{n // 200 % 100:02}/file-{n:07}.txt" for n in range(files)]
         self._next = files

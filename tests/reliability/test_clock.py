@@ -23,7 +23,7 @@ from trees import Facts, facts, program
 from backuptool import ProgressEvent, Repository
 from backuptool.operations.prune import prune
 from backuptool.operations.snapshot import SnapshotOptions, snapshot
-from backuptool.storage.database import Database
+from backuptool.storage.connecting import open_database
 from backuptool.storage.pool import ConnectionPool
 from backuptool.storage.refcounts import Brought, ContentsVanishedError, reference
 
@@ -139,7 +139,7 @@ class History:
         self._take(self._change(), lambda: self._remove([]))
 
     def _remove(self, numbers: List[int]) -> None:
-        with closing(Database.open(str(self._path), 10.0)) as database:
+        with closing(open_database(str(self._path), 10.0)) as database:
             prune(database, numbers, dry_run=False, reporter=EveryEvent(lambda event: None), clock=self._clock())
         for number in numbers:
             del self._kept[number]

@@ -24,7 +24,7 @@ from trees import Facts, facts
 from backuptool import BackuptoolError, Repository, RepositoryNotFoundError
 from backuptool.cli import main
 from backuptool.operations import prune
-from backuptool.storage import committer, database
+from backuptool.storage import committer, connecting
 from backuptool.storage.database import Database
 
 from .calls import Call
@@ -107,7 +107,7 @@ class Recording:
 
         def run() -> int:
             # As if there were more to do: several transactions for packs, and for pages that are given back.
-            committer._COMMIT_BYTES, prune._BATCH_PAGES, database._CACHE_KIB = 40_000, 3, self._cache_kib
+            committer._COMMIT_BYTES, prune._BATCH_PAGES, connecting._CACHE_KIB = 40_000, 3, self._cache_kib
             descriptor = os.open(str(self._printed), os.O_WRONLY)
             os.dup2(descriptor, 1)
             sys.stdout = os.fdopen(1, "w", closefd=False)
@@ -301,11 +301,12 @@ def test_weaker_ways_of_committing_are_found(
 ) -> None:
     """The controls: what was measured when the way of committing was chosen is measured again."""
 
-    def prepare(self: Database) -> None:
+    def prepare(database: Database) -> None:
         for pragma in pragmas:
-            self.query(f"PRAGMA {pragma}")
+            database.query(f"PRAGMA {pragma}")
 
-    monkeypatch.setattr(Database, "_prepare_writing", prepare)
+    monkeypatch.setattr("backuptool.storage.connecting.prepare_writing", prepare)
+    monkeypatch.setattr("backuptool.storage.format.prepare_writing", prepare)
     monkeypatch.setattr(Database, "drop_journal", lambda self: None)
     recording = Recording(memory_path, 1, 4096)
     judge = Judge(recording, memory_path / "judged")

@@ -18,7 +18,7 @@ from trees import IS_ROOT
 from backuptool import BackuptoolError, Repository
 from backuptool.operations.restore import RestoreOptions, restore
 from backuptool.progress import Reporter
-from backuptool.storage.database import Database
+from backuptool.storage.connecting import open_database
 
 from .programme import Effort, Figures
 from .racer import Racer
@@ -77,7 +77,7 @@ def carefully(repository: Path, out: Path, number: int) -> None:
         {"helpers": 1, "overwrite": "always"},
     ]
     options = ways[number % len(ways)]
-    database = Database.open(str(repository), 10.0)
+    database = open_database(str(repository), 10.0)
     try:
         wanted = RestoreOptions(destination=os.fsencode(str(out)), **options)
         restore(database, 1, wanted, Reporter(None))

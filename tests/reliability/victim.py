@@ -89,12 +89,13 @@ class Victim:
 
 
 def _no_schema_check() -> None:
+    from backuptool.storage import connecting
     from backuptool.storage.database import Database
 
-    def verify(self: Database) -> None:
-        self.format = int(self.value("PRAGMA user_version"))
+    def verify(database: Database) -> int:
+        return int(database.value("PRAGMA user_version"))
 
-    Database._verify = verify  # type: ignore[method-assign]
+    connecting.verify = verify  # type: ignore[attr-defined]
 
 
 def _no_path_check() -> None:
