@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import pickle
 import random
+import sqlite3
 import subprocess
 import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Tuple
 
@@ -355,6 +357,47 @@ def test_missing_repository_is_not_found(tmp_path: Path) -> None:
 def test_place_that_takes_no_file_is_an_error(tmp_path: Path, tree: Path) -> None:
     with pytest.raises(RepositoryError, match="cannot create the repository"):
         Repository(tmp_path / "missing" / "r.db", password=PASSWORD).snapshot(tree)
+
+
+@pytest.mark.usefixtures("real_argon2")
+def test_file_whose_beginning_cannot_be_read_is_not_given_to_a_plain_sqlite(
+    repo: Repository, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A plain SQLite would remove the journal of an interrupted write, as the control does."""
+    repo.snapshot(tree)
+    interrupt = (
+        "import os, sys\n"
+        "from backuptool.storage.connecting import open_database\n"
+        "from backuptool.storage.encryption.keyring import Keyring\n"
+        "database = open_database(sys.argv[1], 1.0, Keyring(sys.argv[2]))\n"
+        "database.query('PRAGMA cache_size=1')\n"
+        "database.execute('BEGIN IMMEDIATE')\n"
+        "database.execute('UPDATE packs SET data = zeroblob(length(data))')\n"
+        "database.execute('UPDATE files SET size = size + 1')\n"
+        "os._exit(0)\n"
+    )
+    repo.close()
+    subprocess.run([sys.executable, "-c", interrupt, repo.path, PASSWORD], check=True)
+    left = {path.name: path.read_bytes() for path in tmp_path.glob("backups.db*")}
+    assert left["backups.db-journal"]
+
+    def exhausted(*arguments: Any, **settings: Any) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("backuptool.storage.recognition.os.open", exhausted)
+        with pytest.raises(RepositoryError, match="Too many open files"):
+            Repository(repo.path, password=PASSWORD).list()
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("backups.db*")} == left
+    copied = tmp_path / "copied.db"
+    for name in left:
+        (tmp_path / name.replace("backups", "copied")).write_bytes(left[name])
+    with closing(sqlite3.connect(str(copied))) as plain, pytest.raises(sqlite3.DatabaseError, match="not a database"):
+        plain.execute("SELECT count(*) FROM sqlite_master")
+    assert not (tmp_path / "copied.db-journal").exists()
+    with Repository(copied, password=PASSWORD) as damaged:
+        assert not damaged.check().ok
+    assert repo.check().ok
 
 
 def test_path_that_is_not_utf_8_is_refused(tmp_path: Path, tree: Path) -> None:

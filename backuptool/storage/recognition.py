@@ -1,7 +1,9 @@
 """Which files this process has open, and whether they are encrypted.
 
 Owns how the two kinds of file are told apart. Closing any descriptor of a file drops the locks that this process has on
-it, so one that is open is never opened again to look at its first bytes.
+it, so one that is open is never opened again to look at its first bytes. Nor is a plain SQLite asked first: before it
+says of an encrypted file that it is no database, it removes the journal of an interrupted write, as it finds no page in
+it that it could roll back.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from __future__ import annotations
 import os
 import threading
 from typing import Container, Optional, Tuple
+
+from ..errors import RepositoryError
 
 __all__ = [
     *("ENCRYPTED_MAGIC", "Identity", "identity_of", "is_encrypted", "looking"),
@@ -41,7 +45,11 @@ def identity_of(path: str) -> Optional[Identity]:
 
 
 def is_encrypted(path: str) -> bool:
-    """Tell whether a file begins as an encrypted repository does; False if it cannot be read."""
+    """Tell whether a file begins as an encrypted repository does; False if there is none or it may not be read.
+
+    Raises:
+        RepositoryError: It cannot be read now.
+    """
     identity = identity_of(path)
     if identity is None:
         return False
@@ -53,14 +61,22 @@ def is_encrypted(path: str) -> bool:
         return begin == ENCRYPTED_MAGIC
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
-    except OSError:
+    except (FileNotFoundError, PermissionError):
         return False
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
     try:
         return os.read(descriptor, len(ENCRYPTED_MAGIC)) == ENCRYPTED_MAGIC
-    except OSError:
+    except IsADirectoryError:
         return False
+    except OSError as exc:
+        raise _unreadable(path, exc) from exc
     finally:
         os.close(descriptor)
+
+
+def _unreadable(path: str, exc: OSError) -> RepositoryError:
+    return RepositoryError(f"cannot open the repository {path}: {exc.strerror}", path)
 
 
 def _read_where_open(identity: Identity) -> Optional[bytes]:
