@@ -839,3 +839,44 @@ def test_every_exit_code_is_documented() -> None:
     text = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
     codes = {int(code) for code in re.findall(r"^\| ([0-9]+) \|", text, re.MULTILINE)}
     assert codes == {code.value for code in ExitCode}
+
+
+# Directories and snapshots that are named in their order.
+
+
+def test_the_directory_to_save_and_what_to_restore_need_no_options(run: Runner, source: Path, place: Path) -> None:
+    assert run("snapshot", "source").code == 0
+    assert run("restore", "1", "one").code == 0
+    assert run("restore", "latest:source", "two", "--include", "a.txt").code == 0
+    assert run("restore", "--snapshot-number", "1", "three").code == 0
+    assert run("restore", "latest", "--output-directory", "four").code == 0
+    for name in ("one", "three", "four"):
+        assert (place / name / "sub" / "c.log").read_bytes() == b"c" * 6
+    assert [path.name for path in (place / "two").iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["snapshot"], "name the directory to save, or --stdin NAME"),
+        (["snapshot", ""], "an empty path names nothing"),
+        (["snapshot", "source", "other"], "other: one directory at a time"),
+        (
+            ["snapshot", "source", "--target-directory", "source"],
+            "source: --target-directory names the directory already",
+        ),
+        (["restore"], "name the snapshot, such as latest, and the directory to restore into"),
+        (["restore", "latest"], "name the directory to restore into"),
+        (["restore", "out", "latest"], "not a snapshot number: 'out'"),
+        (["restore", "latest", "out", "a.txt"], "a.txt: too much; name a part of the snapshot with --include"),
+        (["restore", "1", "out", "--output-directory", "other"], "out: too much"),
+    ],
+)
+def test_what_is_missing_or_too_much_is_named(
+    run: Runner, source: Path, snapshots: list[int], arguments: list[str], said: str
+) -> None:
+    outcome = run(*arguments)
+    assert outcome.code == ExitCode.USAGE
+    assert said in outcome.err
+    assert not Path("out").exists()
+    assert len(run("list", "--json").json["snapshots"]) == 2

@@ -14,12 +14,11 @@ from .arguments import SEVERAL, path, reference
 __all__ = ["compression", "described", "description", "of_source", "selection", "snapshot_number"]
 
 
-def snapshot_number(option: Callable[..., object], *, required: bool = False) -> None:
-    """Add ``--snapshot-number``, by default the latest one."""
+def snapshot_number(option: Callable[..., object], *, default: str | None = "latest") -> None:
+    """Add ``--snapshot-number``."""
     text = "the snapshot, as numbered by list, or the word latest; latest:DIRECTORY is the newest one of that"
-    settings: dict[str, Any] = {"required": True} if required else {"default": "latest"}
-    text += "" if required else " (default: latest)"
-    option("--snapshot-number", metavar="N|latest", type=reference, help=text, **settings)
+    text += f" (default: {default})" if default else ""
+    option("--snapshot-number", metavar="N|latest", type=reference, default=default, help=text)
 
 
 def of_source(option: Callable[..., object]) -> None:

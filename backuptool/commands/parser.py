@@ -37,14 +37,14 @@ def build_parser(argv: Sequence[str] | None = None) -> argparse.ArgumentParser:
         description="Incremental, deduplicated backups of directories in one SQLite file.",
         epilog="""\
 examples:
-  backuptool snapshot --target-directory ~/photos
+  backuptool snapshot ~/photos
   backuptool list
   backuptool history todo.txt
   backuptool find '*.pdf'
   backuptool ls drafts
   backuptool cat drafts/plan.txt
   backuptool diff 1 2
-  backuptool restore --snapshot-number latest --output-directory /tmp/photos
+  backuptool restore latest /tmp/photos
   backuptool prune --keep-daily 7 --keep-monthly 12
   backuptool check
 

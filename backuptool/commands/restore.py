@@ -6,22 +6,29 @@ import argparse
 
 from backuptool import Repository, RestoreResult, format_size, printable
 
-from .arguments import path
+from .arguments import path, reference
 from .options import selection, snapshot_number
 from .phrases import count, details, dry_run_note, duration, problem_count, text_of
 from .process import keep_memory, wants_bar
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run"]
 
-EXAMPLE = "backuptool restore --snapshot-number 2 --output-directory /tmp/photos --include /2025/"
+EXAMPLE = "backuptool restore 2 /tmp/photos --include /2025/"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
-    snapshot_number(option, required=True)
+    option(
+        "given",
+        metavar="SNAPSHOT DIRECTORY",
+        nargs="*",
+        type=path,
+        help="the snapshot, and where to; or whichever of the two no option below names",
+    )
+    snapshot_number(option, default=None)
     made = "where to; it is made if it does not exist"
-    option("--output-directory", metavar="DIRECTORY", type=path, required=True, help=made)
+    option("--output-directory", metavar="DIRECTORY", type=path, help=made)
     selection(option, "restore")
     option(
         "--overwrite",
@@ -37,9 +44,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(repository: Repository, options: argparse.Namespace) -> RestoreResult:
     """Make the call."""
     keep_memory()
+    snapshot, directory = _what_and_where(options)
     return repository.restore(
-        options.snapshot_number,
-        options.output_directory,
+        snapshot,
+        directory,
         include=options.include,
         exclude=options.exclude,
         overwrite=options.overwrite,
@@ -48,6 +56,23 @@ def run(repository: Repository, options: argparse.Namespace) -> RestoreResult:
         verify=options.verify,
         progress=wants_bar(options),
     )
+
+
+def _what_and_where(options: argparse.Namespace) -> tuple[int | str, str]:
+    """Return the snapshot and the directory, be they named by options or in their order."""
+    given: list[str] = list(options.given)
+    snapshot: int | str | None = options.snapshot_number
+    directory: str | None = options.output_directory
+    if snapshot is None and given:
+        snapshot = reference(given.pop(0))
+    if directory is None and given:
+        directory = given.pop(0)
+    if snapshot is None or directory is None:
+        what = "the snapshot, such as latest, and the directory" if snapshot is None else "the directory"
+        raise argparse.ArgumentTypeError(f"name {what} to restore into: backuptool restore SNAPSHOT DIRECTORY")
+    if given:
+        raise argparse.ArgumentTypeError(f"{given[0]}: too much; name a part of the snapshot with --include")
+    return snapshot, directory
 
 
 def as_text(result: RestoreResult, *, verbose: bool = False) -> str:

@@ -14,21 +14,22 @@ from .process import give_memory_back, wants_bar
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run", "skipped_text"]
 
-EXAMPLE = "backuptool snapshot --target-directory ~/photos --exclude '*.tmp' --note 'before the move'"
+EXAMPLE = "backuptool snapshot ~/photos --exclude '*.tmp' --note 'before the move'"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--target-directory", metavar="DIRECTORY", type=path, help="the directory to save")
-    what.add_argument("--stdin", metavar="NAME", type=path, help="save standard input as a file of this name")
     option(
-        "output_of",
-        metavar="COMMAND",
+        "given",
+        metavar="DIRECTORY",
         nargs="*",
-        help="with --stdin, behind --: save what this command prints; if it fails, there is no snapshot",
+        type=path,
+        help="the directory to save; with --stdin, behind --: a command whose output is saved, if it does not fail",
     )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--target-directory", metavar="DIRECTORY", type=path, help="the directory to save, by name")
+    what.add_argument("--stdin", metavar="NAME", type=path, help="save standard input as a file of this name")
     option(
         "--exclude",
         metavar="PATTERN",
@@ -79,10 +80,8 @@ def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
     give_memory_back()
     if options.stdin is not None:
         return _run_stream(repository, options)
-    if options.output_of:
-        raise argparse.ArgumentTypeError(f"{options.output_of[0]}: a command is run only with --stdin NAME")
     return repository.snapshot(
-        options.target_directory,
+        _directory(options),
         exclude=options.exclude,
         exclude_from=options.exclude_from,
         exclude_if_present=options.exclude_if_present,
@@ -96,13 +95,27 @@ def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
     )
 
 
+def _directory(options: argparse.Namespace) -> str:
+    """Return the directory to save."""
+    directories: list[str] = options.given if options.target_directory is None else [options.target_directory]
+    if options.given and options.target_directory is not None:
+        raise argparse.ArgumentTypeError(f"{options.given[0]}: --target-directory names the directory already")
+    if not directories:
+        raise argparse.ArgumentTypeError("name the directory to save, or --stdin NAME")
+    if len(directories) > 1:
+        raise argparse.ArgumentTypeError(
+            f"{directories[1]}: one directory at a time, each has its own snapshots; a command is run only with --stdin"
+        )
+    return directories[0]
+
+
 def _run_stream(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
     """Save standard input, or what a command prints."""
     for option in ("exclude", "exclude_from", "exclude_if_present", "exclude_caches", "one_file_system"):
         if getattr(options, option):
             raise argparse.ArgumentTypeError(f"--{option.replace('_', '-')} selects files of a directory, not --stdin")
     try:
-        with stream(options.output_of) as output:
+        with stream(options.given) as output:
             return repository.snapshot_files(
                 {options.stdin: output},
                 name=options.stdin,
