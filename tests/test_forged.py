@@ -17,8 +17,9 @@ from reliability.hostile import make_base
 from trees import needs_root
 
 from backuptool import BackuptoolError, CorruptionError, Repository
+from backuptool.tree.attributes import Metadata
 from backuptool.tree.confined import ConfinedRoot
-from backuptool.tree.destination import Destination, Metadata
+from backuptool.tree.destination import Destination
 
 MIB = 1 << 20
 

@@ -13,8 +13,9 @@ from conftest import NOBODY, as_nobody, write, write_tree
 from trees import make_deep, make_sparse_file, mounted, needs_root, random_bytes
 
 from backuptool import PatternError, RestoreError, SourceError, UnsafePathError
-from backuptool.tree.confined import ConfinedRoot, split
-from backuptool.tree.destination import Destination, Metadata, is_temporary, require_safe
+from backuptool.tree.attributes import Metadata
+from backuptool.tree.confined import ConfinedRoot, require_safe, split
+from backuptool.tree.destination import Destination, is_temporary
 from backuptool.tree.exclusions import (
     CACHE_TAG_SIGNATURE,
     Exclusions,

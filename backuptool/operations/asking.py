@@ -17,7 +17,8 @@ from ..storage.filling import Filling, Members
 from ..storage.packs import compress_pack, pack_buffer
 from ..storage.unpacking import StoredPack
 from ..tree.metadata import Status
-from ..tree.source import FileChangedError, OpenFile, Source
+from ..tree.open_file import OpenFile
+from ..tree.source import FileChangedError, Source
 from .processes import Channel
 from .reading import Finding
 from .saving import DatabaseFoundError, FileSaver

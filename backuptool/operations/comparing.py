@@ -12,7 +12,8 @@ from ..progress import Reporter
 from ..storage.database import Database
 from ..storage.files import files_of
 from ..storage.snapshots import SnapshotRow
-from ..tree.destination import Destination, require_safe
+from ..tree.confined import require_safe
+from ..tree.destination import Destination
 from ..tree.exclusions import Exclusions
 from ..tree.source import Source
 from .findings import Findings

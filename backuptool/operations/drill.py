@@ -25,7 +25,8 @@ from ..storage.drills import insert_drill
 from ..storage.files import files_of
 from ..storage.pool import ConnectionPool
 from ..storage.snapshots import SnapshotRow, find_snapshot
-from ..tree.destination import Destination, require_safe
+from ..tree.confined import require_safe
+from ..tree.destination import Destination
 from ..tree.metadata import decode_xattrs, encode_xattrs, kind_of
 from ..tree.scratch import Scratch
 from .restore import RestoreOptions, restore

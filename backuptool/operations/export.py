@@ -24,10 +24,10 @@ from ..storage.pieces import Bytes
 from ..storage.reader import ContentReader
 from ..storage.snapshots import SnapshotRow, find_snapshot
 from ..tree import pax
-from ..tree.destination import data_runs
 from ..tree.metadata import decode_xattrs
 from ..tree.output import OutputFile
 from ..tree.pax import Member, Run
+from ..tree.sparse import data_runs
 from .findings import Findings
 from .selecting import Selection
 from .validating import flaw

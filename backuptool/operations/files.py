@@ -27,8 +27,7 @@ from ..storage.refcounts import ContentsVanishedError
 from ..storage.settings import chunking_of
 from ..storage.snapshots import source_id
 from ..storage.writer import ContentWriter
-from ..tree.confined import split
-from ..tree.destination import require_safe
+from ..tree.confined import require_safe, split
 from ..tree.held import OpenFiles
 from ..tree.metadata import clamp_ns
 from ..tree.portability import group_name, own_numbers, user_name

@@ -16,7 +16,7 @@ from ..storage.chunking import LARGE_FILE
 from ..storage.writer import ContentWriter
 from ..tree.held import OpenFiles
 from ..tree.metadata import Status, read_xattrs
-from ..tree.source import OpenFile
+from ..tree.open_file import OpenFile
 from .large_files import LargeFiles
 
 __all__ = ["BinaryStream", "Given", "GivenFile", "ReadFile"]

@@ -28,8 +28,9 @@ from ..storage.pieces import Bytes
 from ..storage.reader import ContentReader
 from ..storage.recognition import open_now
 from ..storage.snapshots import SnapshotRow, find_snapshot
+from ..tree.attributes import Metadata
 from ..tree.confined import split
-from ..tree.destination import Destination, Metadata, is_temporary
+from ..tree.destination import Destination, is_temporary
 from ..tree.held import OpenFiles
 from .comparing import Comparison
 from .findings import Findings

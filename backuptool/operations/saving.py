@@ -13,7 +13,8 @@ from ..storage.arriving import Content
 from ..storage.chunking import LARGE_FILE
 from ..storage.sqlite_files import MAGIC
 from ..tree.metadata import Status, read_xattrs
-from ..tree.source import OpenFile, Source
+from ..tree.open_file import OpenFile
+from ..tree.source import Source
 
 __all__ = ["DatabaseFoundError", "FileSaver", "SavedFile", "Taker"]
 

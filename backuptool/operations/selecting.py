@@ -12,8 +12,7 @@ from typing import AbstractSet, Callable, Iterable, Iterator, Optional, Sequence
 from ..errors import UnsafePathError
 from ..storage.digest import FileVersion
 from ..storage.files import CatalogFile
-from ..tree.confined import split
-from ..tree.destination import require_safe
+from ..tree.confined import require_safe, split
 from ..tree.exclusions import Patterns, paths_or_patterns
 
 __all__ = ["Selection"]

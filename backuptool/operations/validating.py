@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Optional, Sequence
 
 from ..errors import UnsafePathError
-from ..tree.destination import require_safe
+from ..tree.confined import require_safe
 from ..tree.metadata import decode_xattrs
 
 __all__ = ["flaw"]

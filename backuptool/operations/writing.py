@@ -20,7 +20,8 @@ from ..storage.digest import FileVersion
 from ..storage.files import CatalogFile
 from ..storage.packs import PackReader
 from ..storage.reader import ContentReader
-from ..tree.destination import Destination, Metadata
+from ..tree.attributes import Metadata
+from ..tree.destination import Destination
 from .processes import Channel, Helper, HelperFailedError, helpers_for, keep_memory, start_helpers
 
 __all__ = ["FATAL", "Answer", "Order", "Writing", "as_file", "as_order", "serve"]

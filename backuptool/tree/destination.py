@@ -1,76 +1,36 @@
 """Writing a restored tree: confined to its directory, each file complete before it takes its name.
 
-Owns the system calls and their order. What is restored, and what is left alone, is decided by the restore operation.
+Owns how an entry is made, and in whose place it comes. Its metadata is set by attributes, its bytes written by sparse;
+what is restored, and what is left alone, is decided by the restore operation.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
-import time
-from functools import partial
 from hashlib import sha256
-from typing import Callable, Iterable, Iterator, NamedTuple, Optional, Union
+from typing import Callable, Iterable, Optional, Union
 
-from ..errors import RestoreError, UnsafePathError
+from ..errors import RestoreError
+from .attributes import Failure, Metadata, MetadataSetter
 from .confined import ConfinedRoot, split
 from .held import OpenFiles
-from .metadata import decode_xattrs, read_xattrs
-from .portability import FOLLOW_NOTHING, OPEN_DIRECTORY, OPEN_FILE, list_xattrs, read_xattr, remove_xattr, write_xattr
+from .metadata import read_xattrs
+from .portability import FOLLOW_NOTHING, OPEN_DIRECTORY, OPEN_FILE
+from .sparse import write_pieces
 
-__all__ = ["Destination", "Metadata", "data_runs", "is_temporary", "require_safe"]
-
-_BLOCK = 4096  # bytes; holes smaller than a page are not worth a seek
-
-_ZEROS = bytes(1 << 20)
+__all__ = ["Destination", "is_temporary"]
 
 _PREFIX = b".backuptool-"  # of temporary names
 _SUFFIX = b".part"
 _LONG = 255 - len(_PREFIX) - len(_SUFFIX)  # bytes of a name that the others leave room for
-
-# Given as an owner, these mean that it is to stay: whoever restores would own what is setuid for somebody else.
-_NO_OWNER = (-1, (1 << 32) - 1)
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | FOLLOW_NOTHING
 
 _INSPECT = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_CLOEXEC", 0) | FOLLOW_NOTHING
 
 _MAKE = {b"p": stat.S_IFIFO, b"s": stat.S_IFSOCK, b"c": stat.S_IFCHR, b"b": stat.S_IFBLK}
-
-# An empty component, '.', '..', or a NUL anywhere.
-_ELSEWHERE = re.compile(rb"(?:^|/)\.{0,2}(?:/|\Z)|\0", re.DOTALL)
-
-_MARKS = (b"/", b".")
-
-Failure = Callable[[str, bytes, OSError], None]
-
-
-class Metadata(NamedTuple):
-    """What an entry gets besides its bytes."""
-
-    mode: int
-    uid: int
-    gid: int
-    mtime_ns: int
-    xattrs: Optional[bytes]
-
-
-def require_safe(path: bytes) -> None:
-    """Refuse a path that is not plainly below the destination.
-
-    Raises:
-        UnsafePathError: It is absolute, has '..', '.' or empty components, or a NUL.
-    """
-    plain = b"/." not in path and b"//" not in path and b"\0" not in path and path[:1] not in _MARKS
-    if plain and path[-1:] != b"/" and os.name != "nt":  # as nearly all are, and this takes a tenth of the time
-        return
-    if path and _ELSEWHERE.search(path):
-        shown = path.decode("utf-8", "surrogateescape")
-        raise UnsafePathError("the catalog has a name that leads elsewhere; it was not restored", shown)
-    if os.name == "nt" and any(mark in path for mark in (b"\\", b":")):  # pragma: no cover (not Linux)
-        raise UnsafePathError("the name is not possible on this system", os.fsdecode(path))
 
 
 class Destination:
@@ -100,6 +60,7 @@ class Destination:
         shown = os.fsdecode(root)
         self._files_open = own or OpenFiles()
         self._on_failure = on_failure
+        self._setter = MetadataSetter(on_failure)
         self._is_root = not hasattr(os, "geteuid") or os.geteuid() == 0
         self._opened_up: dict[bytes, int] = {}  # modes to give back to directories that nobody asked for
         try:
@@ -238,8 +199,8 @@ class Destination:
             descriptor = os.open(temporary, _CREATE, 0o600, dir_fd=parent_fd)
         try:
             try:
-                _write(descriptor, pieces, size, sparse)
-                self._apply(descriptor, path, metadata)
+                write_pieces(descriptor, pieces, size, sparse)
+                self._setter.set(descriptor, path, metadata)
             finally:
                 os.close(descriptor)
             self._take_name(temporary, name, parent_fd, path)
@@ -284,14 +245,8 @@ class Destination:
                 if stat.S_IFMT(made.st_mode) != file_type or made.st_nlink != 1:
                     raise OSError(errno.EBUSY, "something else was put in its place while it was made")
                 exact = b"/proc/self/fd/%d" % descriptor
-                owned = self._own(path, lambda uid, gid: os.chown(exact, uid, gid), metadata)
-                if file_type != stat.S_IFLNK:
-                    self._set_mode(lambda mode: os.chmod(exact, mode), path, metadata, owned)
-                self._set_xattrs(b"/proc/self/fd/%d/%s" % (parent_fd, temporary), path, metadata)
-                try:
-                    os.utime(exact, ns=(time.time_ns(), metadata.mtime_ns))
-                except OSError as exc:
-                    self._on_failure("times", path, exc)
+                named = b"/proc/self/fd/%d/%s" % (parent_fd, temporary)
+                self._setter.set_by_path(exact, named, path, metadata, has_mode=file_type != stat.S_IFLNK)
             finally:
                 os.close(descriptor)
             self._take_name(temporary, name, parent_fd, path)
@@ -325,7 +280,7 @@ class Destination:
             self._on_failure("metadata", path, exc)
             return
         try:
-            self._apply(descriptor, path, metadata)
+            self._setter.set(descriptor, path, metadata)
         finally:
             self._files_open.close(descriptor, os.fstat(descriptor))
 
@@ -364,76 +319,6 @@ class Destination:
         finally:
             self._files_open.close(descriptor, os.fstat(descriptor))
 
-    # Owner, extended attributes, mode, times: in this order, as changing the owner clears capabilities and setuid, and
-    # a user may give no attributes to what is read-only.
-
-    def _apply(self, descriptor: int, path: bytes, metadata: Metadata) -> None:
-        try:
-            if metadata.uid in _NO_OWNER or metadata.gid in _NO_OWNER:
-                raise OSError(errno.EINVAL, "it has no owner")
-            os.fchown(descriptor, metadata.uid, metadata.gid)
-            owned = True
-        except (OSError, AttributeError):
-            owned = self._own(path, lambda uid, gid: os.fchown(descriptor, uid, gid), metadata)
-        self._set_xattrs(descriptor, path, metadata)
-        self._set_mode(partial(os.fchmod, descriptor), path, metadata, owned)
-        try:
-            os.utime(descriptor, ns=(time.time_ns(), metadata.mtime_ns))
-        except OSError as exc:
-            self._on_failure("times", path, exc)
-
-    def _own(self, path: bytes, chown: Callable[[int, int], None], metadata: Metadata) -> bool:
-        try:
-            if metadata.uid in _NO_OWNER or metadata.gid in _NO_OWNER:
-                raise OSError(errno.EINVAL, "the catalog has a number that no owner has")
-            chown(metadata.uid, metadata.gid)
-            return True
-        except (OSError, AttributeError) as exc:
-            if isinstance(exc, OSError):
-                self._on_failure("owner", path, exc)
-        try:
-            chown(-1, metadata.gid)  # one's own files may go to any group one is in
-        except (OSError, AttributeError):
-            pass  # reported above, together with the owner
-        return False
-
-    def _set_mode(self, chmod: Callable[[int], None], path: bytes, metadata: Metadata, owned: bool) -> None:
-        # setuid for an owner that it was not meant for would be a gift.
-        mode = metadata.mode if owned else metadata.mode & ~(stat.S_ISUID | stat.S_ISGID)
-        try:
-            chmod(mode)
-        except OSError as exc:
-            self._on_failure("mode", path, exc)
-
-    def _set_xattrs(self, target: int | bytes, path: bytes, metadata: Metadata) -> None:
-        """Make the extended attributes those saved; ones inherited from the directory (default ACLs) go."""
-        try:
-            present = list_xattrs(target)
-            if not present and not metadata.xattrs:  # as of nearly all files
-                return
-            wanted = dict(decode_xattrs(metadata.xattrs))
-        except ValueError as exc:
-            self._on_failure("xattr", path, OSError(errno.EINVAL, str(exc)))
-            return
-        except OSError as exc:
-            if metadata.xattrs:
-                self._on_failure("xattr", path, exc)
-            return
-        for name in present:
-            key = os.fsencode(name)
-            if key not in wanted and not name.startswith("security."):
-                try:
-                    remove_xattr(target, name)
-                except OSError as exc:
-                    self._on_failure("xattr", path, exc)
-        for key, value in wanted.items():
-            name = os.fsdecode(key)
-            try:
-                if name not in present or read_xattr(target, name) != value:
-                    write_xattr(target, name, value)
-            except (OSError, ValueError) as exc:
-                self._on_failure("xattr", path, exc if isinstance(exc, OSError) else OSError(errno.EINVAL, str(exc)))
-
     def _take_name(self, temporary: bytes, name: bytes, parent_fd: int, path: bytes) -> None:
         try:
             os.replace(temporary, name, src_dir_fd=parent_fd, dst_dir_fd=parent_fd)
@@ -459,65 +344,3 @@ def _temporary(name: bytes) -> bytes:
 def is_temporary(path: bytes) -> bool:
     """Tell whether an entry is named like one that is being made."""
     return _PREFIX in path and split(path)[1].startswith(_PREFIX)
-
-
-def _write(
-    descriptor: int, pieces: Iterable[tuple[int, Union[bytes, memoryview, None]]], size: int, sparse: bool
-) -> None:
-    end = 0
-    hole = False
-    for offset, data in pieces:
-        if hole and not sparse:
-            _write_zeros(descriptor, end, offset)
-        hole = data is None
-        end = offset
-        if data is not None:
-            if sparse:
-                for begin, block in data_runs(data):
-                    _pwrite(descriptor, block, offset + begin)
-            elif offset == 0 and len(data) == size:  # nearly all files: one call
-                _write_all(descriptor, data)
-            else:
-                _pwrite(descriptor, data, offset)
-            end = offset + len(data)
-    if hole and not sparse:
-        _write_zeros(descriptor, end, size)
-    elif end < size or sparse:
-        os.ftruncate(descriptor, size)
-
-
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    written = os.write(descriptor, data) if data else 0
-    if written < len(data):
-        _pwrite(descriptor, data[written:], written)
-
-
-def _pwrite(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view = view[written:]
-        offset += written
-
-
-def _write_zeros(descriptor: int, begin: int, end: int) -> None:
-    while begin < end:
-        length = min(end - begin, len(_ZEROS))
-        _pwrite(descriptor, _ZEROS[:length], begin)
-        begin += length
-
-
-def data_runs(data: bytes | memoryview) -> Iterator[tuple[int, bytes | memoryview]]:
-    """Yield (offset, bytes) of what lies between whole blocks of zeros."""
-    view = memoryview(data)
-    begin: Optional[int] = None
-    for offset in range(0, len(data), _BLOCK):
-        block = view[offset : offset + _BLOCK]
-        if block == _ZEROS[: len(block)]:
-            if begin is not None:
-                yield begin, view[begin:offset]
-                begin = None
-        elif begin is None:
-            begin = offset
-    if begin is not None:
-        yield begin, view[begin:]

@@ -10,7 +10,8 @@ import os
 from typing import NamedTuple, Optional
 
 from .metadata import AnyStatus, Status, read_xattrs
-from .source import OpenFile, Source
+from .open_file import OpenFile
+from .source import Source
 
 __all__ = ["HashedFile", "hash_file"]
 

@@ -27,7 +27,7 @@ from trees import program
 
 from backuptool.storage.database import Database
 from backuptool.tree import destination
-from backuptool.tree.destination import Destination, Metadata
+from backuptool.tree.attributes import Metadata, MetadataSetter
 
 from .calls import CALLS, Call
 from .making import NAMES, make_scenario
@@ -258,12 +258,12 @@ def test_setuid_before_the_owner_is_found(memory_path: Path, monkeypatch: pytest
     if os.geteuid() != 0:
         pytest.skip("only root may give files away")
 
-    def careless(self: Destination, descriptor: int, path: bytes, metadata: Metadata) -> None:
+    def careless(self: MetadataSetter, descriptor: int, path: bytes, metadata: Metadata) -> None:
         os.fchmod(descriptor, metadata.mode)
-        apply(self, descriptor, path, metadata)
+        careful(self, descriptor, path, metadata)
 
-    apply = Destination._apply
+    careful = MetadataSetter.set
     scenario = make_scenario("restore", memory_path / "it", *_SHORT)
     assert watch_setuid(scenario).faults == []
-    monkeypatch.setattr(Destination, "_apply", careless)
+    monkeypatch.setattr(MetadataSetter, "set", careless)
     assert watch_setuid(scenario).faults != []
