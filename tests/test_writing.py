@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import errno
 import marshal
 import os
@@ -90,6 +91,14 @@ def files_below(root: Path) -> Dict[bytes, Tuple[object, ...]]:
 def leftovers(root: Path) -> List[str]:
     """Return the temporary files below a directory."""
     return [str(path) for path in root.rglob(".backuptool-*")]
+
+
+def has_open(process: int, path: Path) -> bool:
+    """Tell whether a process has a file or directory open."""
+    try:
+        return any(os.readlink(entry.path) == str(path) for entry in os.scandir(f"/proc/{process}/fd"))
+    except FileNotFoundError:  # that of a descriptor that it has closed
+        return False
 
 
 @pytest.fixture(autouse=True)
@@ -336,6 +345,40 @@ def test_helpers_end_with_an_interrupted_restore_and_leave_nothing_half_done(
         assert path.read_bytes() == (source / path.relative_to(out)).read_bytes()
     assert restored(repo, out, 2).problems == ()
     assert differences(source, out) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills the children of a process with it")
+def test_helpers_are_killed_with_the_process_that_started_them(repo: Repository, source: Path, out: Path) -> None:
+    """Not a moment later: the next run uses the same temporary names."""
+    repo.snapshot(source)
+    prctl, set_child_subreaper = ctypes.CDLL(None).prctl, 36
+    receiving, sending = os.pipe()
+    prctl(set_child_subreaper, 1, 0, 0, 0)  # so that helpers whose parent is gone can be waited for
+    try:
+        process = os.fork()
+        if process == 0:  # pragma: no cover (it is killed)
+
+            def tell(event: ProgressEvent) -> None:
+                helpers = children()
+                while not all(has_open(helper, out) for helper in helpers):
+                    os.sched_yield()  # it has not begun
+                os.write(sending, marshal.dumps(helpers))
+                signal.pause()
+
+            restored(repo, out, 2, tell)
+            os._exit(0)
+        helpers = marshal.loads(os.read(receiving, 1000))
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        ended = [os.waitpid(helper, 0)[1] for helper in helpers]
+    finally:
+        prctl(set_child_subreaper, 0, 0, 0, 0)
+        os.close(receiving)
+        os.close(sending)
+    assert [os.WIFSIGNALED(status) and os.WTERMSIG(status) for status in ended] == [signal.SIGKILL] * 2
+    assert restored(repo, out, 2).problems == ()
+    assert differences(source, out) == []
+    assert leftovers(out) == []
 
 
 def test_helper_imports_nothing_from_the_current_directory(

@@ -18,6 +18,7 @@ from ..results.problem import Problem
 from ..results.remembered import Remembered
 from ..storage.bases import bases_by_pack, behind_bases
 from ..storage.database import Database
+from ..storage.partial_indexes import compare_partial_indexes
 from .examining import Examination
 from .recounting import Recount, text_of
 
@@ -106,9 +107,10 @@ class _Check:
                     self.problem("database-corrupt", f"SQLite: {' '.join(text.split())}")
 
     def history(self, expect_at_least: Optional[int]) -> None:
-        """Find what is older than it should be: parts of an encrypted file, or all of it."""
+        """Find what is older than it should be: parts of a file, or all of it."""
         try:
             self.database.prove(self.problem)
+            compare_partial_indexes(self.database, self.problem)
             newest = self.database.next_id("snapshots") - 1
         except CorruptionError as exc:
             self.problem("database-corrupt", str(exc))

@@ -4,7 +4,7 @@ Owns when it pays to have them, how they are started, and what goes through the 
 the operation that starts them: each has a function ``serve`` for the other end.
 
 A helper is this Python in isolated mode, with this process's search path: it imports nothing from the current directory
-and heeds no variable of the environment. It ends when its input does, so also when this process is killed.
+and heeds no variable of the environment. It ends when its input does, and is killed when this process is.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import marshal
 import os
 import queue
+import signal
 import struct
 import subprocess
 import sys
@@ -53,6 +54,10 @@ _PIPE_BYTES = 1 << 20
 
 #: Numbers of glibc's mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+#: Linux's number of a process's wish to be sent a signal when its parent ends.
+_SET_PARENT_DEATH_SIGNAL = 1
 
 
 class HelperFailedError(Exception):
@@ -150,7 +155,7 @@ class Helper:
         search_path = [entry for entry in sys.path if isinstance(entry, str)]
         try:
             self._process.stdin.write(json.dumps(search_path).encode() + b"\n")
-            self.send((operation, arguments))
+            self.send((operation, arguments, os.getpid()))
         except (OSError, HelperFailedError):
             pass  # it has ended already: whoever asks it for something will be told
 
@@ -220,10 +225,27 @@ def run() -> None:
     sys.stdout = sys.stderr  # what is printed by mistake must not get between the messages
     channel = _Inbox(receiving, sending)
     try:
-        operation, arguments = channel.receive()
+        operation, arguments, parent = channel.receive()
+        _end_with(parent)
         importlib.import_module(f"backuptool.operations.{operation}").serve(channel, *arguments)
     except HelperFailedError:
         pass  # the other end is gone, or has enough
+
+
+def _end_with(parent: int) -> None:
+    """Have the system kill this helper at the moment at which the process that started it is killed.
+
+    Its input ends then too, but a helper notices that only a moment later, and the next run may have begun by then: it
+    uses the same temporary names. The system goes by the thread that started the helper, which is the one that the
+    operation runs in, and that ends its helpers itself before it ends.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # that was too late
+            os._exit(1)
 
 
 class _Inbox(Channel):

@@ -29,15 +29,6 @@ Problem = Callable[[str, str], object]
 _CLEAR = ENCRYPTED_MAGIC + PAGE_SIZE.to_bytes(2, "big") + bytes((1, 1, 64, 64, 32, 32))
 
 
-#: Table, name and condition of the indexes of some rows.
-_PARTIAL_INDEXES = (
-    ("files", "files_last", "last IS NOT NULL"),
-    ("files", "files_first", "added"),
-    ("contents", "contents_pack", "pack IS NOT NULL"),
-    ("packs", "packs_half_empty", "live * 2 < size"),
-)
-
-
 def prove(database: Database, key: FileKey, problem: Problem) -> None:
     """Call problem with the kind and the message of each thing that is not as it must be."""
     path = database.path
@@ -50,7 +41,6 @@ def prove(database: Database, key: FileKey, problem: Problem) -> None:
             )
         expected, size = database.file_bytes(), os.stat(path).st_size
         least = database.value("SELECT value FROM settings WHERE name = 'key_page'")
-        _prove_indexes(database, problem)
     # Whole pages behind the end are what a power failure leaves right behind a commit that gives pages back: nothing
     # reads them, and the next commit takes them away.
     if size < expected or size % database.page_size():
@@ -59,18 +49,6 @@ def prove(database: Database, key: FileKey, problem: Problem) -> None:
     if head[: len(_CLEAR)] != _CLEAR:
         problem("database-corrupt", "the first bytes of the file, which are not encrypted, are damaged")
     _prove_key_pages(pages, key, least, problem)
-
-
-def _prove_indexes(database: Database, problem: Problem) -> None:
-    """Find entries for rows that are not there: an older page of an index may have some.
-
-    SQLite sees to it that each row has its entry, but compares the number in indexes of all rows alone.
-    """
-    for table, index, condition in _PARTIAL_INDEXES:
-        entries = database.value("SELECT coalesce(sum(ncell), 0) FROM dbstat WHERE name = ?", (index,))
-        rows = database.value(f"SELECT count(CASE WHEN {condition} THEN 1 END) FROM {table}")
-        if entries != rows:
-            problem("database-corrupt", f"the index {index} has {entries} entries for {rows} rows")
 
 
 def _prove_key_pages(pages: Sequence[bytes], key: FileKey, least: object, problem: Problem) -> None:
