@@ -630,3 +630,108 @@ def test_whatever_comes_is_packed_once_and_only_large_groups_refer_to_their_base
             assert {came[number][1] for number, *_ in members} == {BASES[base - 1]}
             assert len(data) >= least_bytes(BASES[base - 1])
     assert sorted(found) == sorted(came)
+
+
+# Copying to another repository.
+
+
+def test_a_copy_takes_packs_with_bases_as_they_are(
+    repo: Repository, releases: List[Dict[bytes, Entry]], tmp_path: Path
+) -> None:
+    with Repository(tmp_path / "other.db") as other:
+        assert repo.copy(other).whole_packs == 3
+        assert codecs(other) == codecs(repo)
+        assert sql(other.path, "SELECT data FROM packs") == sql(repo.path, "SELECT data FROM packs")
+        assert other.check().problems == ()
+        for number, expected in enumerate(releases, 1):
+            assert restored(other, number, tmp_path / f"out{number}") == expected
+
+
+def test_a_copy_made_bit_by_bit_finds_its_bases_whatever_their_numbers(
+    repo: Repository, releases: List[Dict[bytes, Entry]], tmp_path: Path
+) -> None:
+    with Repository(tmp_path / "other.db") as other:
+        other.snapshot(write_tree(tmp_path / "own", {"own": noise(5000)}))
+        for number in (1, 2, 3):
+            repo.copy(other, snapshots=[number])
+        assert codecs(other) == [(1, RAW, None), (2, ZSTD, None), (3, ZSTD_BASE, 2), (4, ZSTD_BASE, 2)]
+        assert other.check().problems == ()
+        for number, expected in enumerate(releases, 1):
+            assert restored(other, number + 1, tmp_path / f"out{number}") == expected
+
+
+def test_what_is_packed_anew_by_a_copy_refers_to_what_holds_its_base_there(
+    repo: Repository, releases: List[Dict[bytes, Entry]], tmp_path: Path
+) -> None:
+    with Repository(tmp_path / "other.db") as other:
+        result = repo.copy(other, compression="max")
+        assert (result.whole_packs, codecs(other)) == (0, codecs(repo))
+        assert stored_bytes(other, 2) * 5 < stored_bytes(other, 1)
+        assert other.check().problems == ()
+        assert restored(other, 2, tmp_path / "out") == releases[1]
+
+
+def test_of_a_snapshot_that_is_copied_alone_what_has_no_base_there_stands_alone(
+    repo: Repository, releases: List[Dict[bytes, Entry]], tmp_path: Path
+) -> None:
+    with Repository(tmp_path / "other.db") as other:
+        assert repo.copy(other, snapshots=[3]).whole_packs == 0
+        assert [codec for _, codec, _ in codecs(other)] == [ZSTD]
+        assert repo.copy(other, snapshots=[2]).whole_packs == 0
+        assert other.check().problems == ()
+        assert restored(other, 1, tmp_path / "three") == releases[2]
+        assert restored(other, 2, tmp_path / "two") == releases[1]
+
+
+def test_a_copy_of_files_whose_base_lies_in_the_same_snapshot_refers_to_it(repo: Repository, tmp_path: Path) -> None:
+    files = release(0)
+    save(repo, tmp_path / "tree", files)
+    kept = {f"kept/{name}": data for name, data in files.items()}
+    expected = save(repo, tmp_path / "tree", {**kept, **release(1)})
+    with Repository(tmp_path / "other.db") as other:
+        repo.copy(other, snapshots=[2])
+        assert [codec for _, codec, _ in codecs(other)] == [ZSTD, ZSTD_BASE]
+        assert other.check().problems == ()
+        assert restored(other, 1, tmp_path / "out") == expected
+
+
+def test_a_copy_beside_a_damaged_base_names_what_is_lost_and_keeps_the_rest(
+    repo: Repository, releases: List[Dict[bytes, Entry]], tmp_path: Path
+) -> None:
+    repo.close()
+    damage_first_pack(repo)
+    with Repository(tmp_path / "other.db") as other:
+        result = repo.copy(other, incomplete=True)
+        lost = {problem.path for problem in result.problems if problem.kind == "content-corrupt"}
+        assert lost
+        assert other.check().problems == ()
+        for number, expected in enumerate(releases, 1):
+            there = restored(other, number, tmp_path / f"out{number}")
+            assert {os.fsencode(path) for path in lost} >= {path for path in expected if path not in there}
+            assert all(expected[path] == entry for path, entry in there.items())
+
+
+def test_a_base_that_is_pruned_at_the_destination_meanwhile_is_not_referred_to(
+    repo: Repository, releases: List[Dict[bytes, Entry]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backuptool.operations.counterparts import Counterparts
+
+    target = tmp_path / "other.db"
+    with Repository(target) as other:
+        repo.copy(other, snapshots=[1])
+        found = Counterparts.reference
+        pruned: List[int] = []
+
+        def prune_first(self: Counterparts, base: int) -> Any:
+            reference = found(self, base)
+            if not pruned:
+                pruned.append(1)
+                with Repository(target) as third:
+                    third.prune(1)
+            return reference
+
+        monkeypatch.setattr(Counterparts, "reference", prune_first)
+        repo.copy(other, snapshots=[2])
+        assert pruned
+        assert other.check().problems == ()
+        assert restored(other, 2, tmp_path / "out") == releases[1]

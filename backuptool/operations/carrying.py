@@ -1,7 +1,7 @@
 """Carrying contents from one repository to another: what is missing there is read, compared with its hash, and stored.
 
 Owns the order in which packs are read, and what becomes of one that is wanted as a whole. Which contents are wanted is
-the copy's business.
+the copy's business, and counterparts knows what packs may refer to at the destination.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Deque, Iterator, NamedTuple, Optional, Sequenc
 from ..errors import CorruptionError
 from ..progress import Reporter
 from ..storage.arriving import Content, LargeContent
-from ..storage.compression import DEFAULT, RAW, SETTINGS, ZSTD
+from ..storage.compression import DEFAULT, RAW, SETTINGS, ZSTD, ZSTD_BASE
 from ..storage.contents import ContentLocation, find
 from ..storage.database import Database
 from ..storage.packs import CompressedPack, PackCompressor
 from ..storage.reader import ContentReader
 from ..storage.unpacking import PackSource, StoredPack, UnpackedPack, Unpacking, read_pack
 from ..storage.writer import ContentWriter
+from .counterparts import Counterparts
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -98,6 +99,8 @@ class Carrier:
         self._members: list[tuple[int, bytes, int]] = []
         self._buffer = self._compressor.buffer()
         self._filled = 0
+        self._base = 0  # of the packs whose contents are in the buffer
+        self._counterparts = Counterparts(origin, destination)
         self._carried_bytes = 0
 
     def __enter__(self) -> Carrier:
@@ -149,25 +152,50 @@ class Carrier:
         return self._writer.add_large(location.hash, location.size, parts)
 
     def deliver(self) -> None:
-        """Read what is wanted, pack by pack, and give it to the writer."""
-        self._wanted.sort(key=lambda wanted: (wanted.location.pack or 0, wanted.location.offset or 0))
-        for wanted, opened in self._opened():
-            if opened is not None and self._as_they_are and _is_whole(wanted, opened):
-                size = len(opened.unpacked.data)
-                self._writer.deliver(CompressedPack(_members(wanted), size, opened.codec, opened.data))
-                self.whole_packs += 1
-                self._report(size)
-            else:
-                self._pack_anew(wanted, opened)
+        """Read what is wanted, pack by pack, and give it to the writer; packs with bases when these are there."""
+        base_of = self._counterparts.base_of
+        alone: list[_Wanted] = []
+        based: list[_Wanted] = []
+        for wanted in self._wanted:
+            (based if base_of(wanted.location.pack) else alone).append(wanted)
         self._wanted = []
+        alone.sort(key=_place)
+        self._deliver(alone)
+        if based:
+            if alone:
+                self._writer.flush()
+            based.sort(key=lambda wanted: (base_of(wanted.location.pack), *_place(wanted)))
+            self._deliver(based)
+
+    def _deliver(self, contents: Sequence[_Wanted]) -> None:
+        for wanted, opened in self._opened(contents):
+            pack = None if opened is None else self._as_it_is(wanted, opened)
+            if pack is None:
+                self._pack_anew(wanted, opened)
+                continue
+            self._writer.deliver(pack)
+            self.whole_packs += 1
+            self._report(pack.size)
         self._seal()
         for pack in self._compressor.finished(wait_for_all=True):
             self._writer.deliver(pack)
 
-    def _opened(self) -> Iterator[tuple[list[_Wanted], Optional[_Opened]]]:
+    def _as_it_is(self, wanted: Sequence[_Wanted], opened: _Opened) -> Optional[CompressedPack]:
+        """Return a pack for the destination without compressing it again; None if that is not possible."""
+        if not (self._as_they_are and _is_whole(wanted, opened)):
+            return None
+        base = None
+        if opened.codec == ZSTD_BASE:
+            base = self._counterparts.reference(self._counterparts.base_of(wanted[0].location.pack))
+            if base is None:
+                return None
+        members = [(ordinal, location.hash, location.size) for ordinal, location in wanted]
+        return CompressedPack(members, len(opened.unpacked.data), opened.codec, opened.data, base)
+
+    def _opened(self, contents: Sequence[_Wanted]) -> Iterator[tuple[list[_Wanted], Optional[_Opened]]]:
         """Yield what is wanted of each pack, and the pack, decompressed and compared in threads; None if it is gone."""
         coming: Deque[tuple[list[_Wanted], Optional[Future[_Opened]]]] = deque()
-        for pack, group in groupby(self._wanted, key=attrgetter("location.pack")):
+        for pack, group in groupby(contents, key=attrgetter("location.pack")):
             wanted = list(group)
             try:
                 stored = None if pack is None else read_pack(self._origin, pack)
@@ -184,6 +212,10 @@ class Carrier:
 
     def _pack_anew(self, wanted: Sequence[_Wanted], opened: Optional[_Opened]) -> None:
         """Put the sound ones among contents of one pack into new packs; the others are lost."""
+        base = self._counterparts.base_of(wanted[0].location.pack)
+        if base != self._base:
+            self._seal()
+            self._base = base
         for number, (ordinal, location) in enumerate(wanted):
             try:
                 if opened is not None and opened.sound[number]:
@@ -203,7 +235,8 @@ class Carrier:
 
     def _seal(self) -> None:
         if self._members:
-            self._compressor.submit(self._members, self._buffer, self._filled)
+            base = self._counterparts.of(self._base) if self._base else None
+            self._compressor.submit(self._members, self._buffer, self._filled, base)
             self._members, self._filled = [], 0
             for pack in self._compressor.finished():
                 self._writer.deliver(pack)
@@ -212,6 +245,10 @@ class Carrier:
     def _report(self, size: int) -> None:
         self._carried_bytes += size
         self._reporter.report("copy", done_bytes=self._carried_bytes)
+
+
+def _place(wanted: _Wanted) -> tuple[int, int]:
+    return wanted.location.pack or 0, wanted.location.offset or 0
 
 
 def _open(stored: StoredPack, unpacking: Unpacking, wanted: Sequence[_Wanted]) -> _Opened:
@@ -237,8 +274,4 @@ def _is_whole(wanted: Sequence[_Wanted], opened: _Opened) -> bool:
             return False
         end += location.size
     intact = opened.unpacked.damage is None and end == len(opened.unpacked.data)
-    return intact and all(opened.sound) and opened.codec in (ZSTD, RAW)
-
-
-def _members(wanted: Sequence[_Wanted]) -> list[tuple[int, bytes, int]]:
-    return [(ordinal, location.hash, location.size) for ordinal, location in wanted]
+    return intact and all(opened.sound) and opened.codec in (ZSTD, RAW, ZSTD_BASE)

@@ -5,17 +5,27 @@ Owns the rows of ``bases``: which packs may be bases, for how much, and that the
 
 from __future__ import annotations
 
+from collections import Counter
 from hashlib import sha256
-from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 from ..errors import CorruptionError
 from .compression import ZSTD_BASE
+from .contents import find
 from .database import Database
 from .packs import BaseReference
 from .refcounts import ContentsVanishedError
 from .unpacking import read_pack
 
-__all__ = ["Base", "bases_by_pack", "bases_of_files", "behind_bases", "insert_base", "least_bytes"]
+__all__ = [
+    "Base",
+    "base_that_holds",
+    "bases_by_pack",
+    "bases_of_files",
+    "behind_bases",
+    "insert_base",
+    "least_bytes",
+]
 
 #: Paths looked up in one statement; older SQLite allows 999 parameters.
 _LOOKUP = 500
@@ -59,6 +69,24 @@ def bases_of_files(database: Database, source: int, paths: Sequence[bytes]) -> I
         for path, pack, size in database.query(sql.format(marks), (source, *wanted)):
             if isinstance(size, int):  # in a damaged catalog it may be anything
                 yield path, Base(pack, size)
+
+
+def base_that_holds(database: Database, digests: Sequence[bytes]) -> Optional[int]:
+    """Return the pack, or the base of the pack, in which the most of these contents lie; None if none of them does.
+
+    One statement for each 500.
+    """
+    ids = list(find(database, digests).values())
+    packs: Counter[int] = Counter()
+    for begin in range(0, len(ids), _LOOKUP):
+        wanted = ids[begin : begin + _LOOKUP]
+        rows = database.query(
+            "SELECT coalesce(b.base, c.pack) FROM contents AS c LEFT JOIN bases AS b ON b.pack = c.pack "
+            f"WHERE c.pack IS NOT NULL AND c.id IN ({', '.join('?' * len(wanted))})",
+            wanted,
+        )
+        packs.update(pack for (pack,) in rows if isinstance(pack, int))
+    return max(packs, key=lambda pack: packs[pack]) if packs else None
 
 
 def bases_by_pack(database: Database) -> dict[int, int]:
