@@ -17,7 +17,7 @@ from .progress import Reporter
 
 if TYPE_CHECKING:
     from .guard import Guard
-    from .operations.given import Given
+    from .operations.arrivals.given import Given
     from .results.check import CheckResult
     from .results.prune import PrunePlan, PruneResult
     from .results.restore import OverwritePolicy, RestoreResult
@@ -123,7 +123,7 @@ class Repository(Looking, Keeping, Moving, Protecting):
         """
         import socket
 
-        from .operations.snapshot import SnapshotOptions, snapshot
+        from .operations.snapshot.directory import SnapshotOptions, snapshot
 
         options = SnapshotOptions(
             source=os.path.expanduser(os.fsencode(source)),
@@ -186,7 +186,7 @@ class Repository(Looking, Keeping, Moving, Protecting):
         """
         import socket
 
-        from .operations.files import FilesOptions, files_root, given_files, snapshot_files
+        from .operations.arrivals.files import FilesOptions, files_root, given_files, snapshot_files
 
         options = FilesOptions(
             files=given_files(files),
@@ -253,7 +253,7 @@ class Repository(Looking, Keeping, Moving, Protecting):
             RestoreError: The destination cannot be written to at all.
             RepositoryNotFoundError, NotARepositoryError, CorruptionError: The repository cannot be read.
         """
-        from .operations.restore import RestoreOptions, restore
+        from .operations.restore.restoring import RestoreOptions, restore
 
         options = RestoreOptions(
             destination=os.path.expanduser(os.fsencode(destination)),
@@ -295,7 +295,7 @@ class Repository(Looking, Keeping, Moving, Protecting):
 
         Cost: follows what is removed, not what is kept.
         """
-        from .operations.prune import prune
+        from .operations.prune.pruning import prune
         from .operations.sources import Selection
         from .results.prune import PrunePlan
         from .retention import RetentionPolicy
@@ -324,7 +324,7 @@ class Repository(Looking, Keeping, Moving, Protecting):
 
         Cost: reads, decompresses and hashes everything once; with ``quick``, one sweep over the catalog.
         """
-        from .operations.check import check
+        from .operations.check.checking import check
 
         with Reporter(progress) as reporter, self._pool.reading(fresh=True) as database:
             return check(

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, Iterator, Optional, TextIO, Union, overload
 
 from .errors import PathNotFoundError, PatternError
-from .operations.globs import Glob, has_wildcard
+from .operations.looking.globs import Glob, has_wildcard
 from .results.entry import Entry
 from .results.snapshot import Snapshot
 
@@ -128,7 +128,7 @@ class SnapshotPath:
             PathNotFoundError: Nothing.
         """
         if self._entry is None:
-            from .operations.ls import entry_at
+            from .operations.looking.ls import entry_at
 
             database = self._repository._database()
             self._entry = entry_at(database, self.snapshot.id, os.fsencode(self.path))
@@ -192,7 +192,7 @@ class SnapshotPath:
         return self._below(recursive=False)
 
     def _below(self, *, recursive: bool) -> Iterator[SnapshotPath]:
-        from .operations.ls import walk
+        from .operations.looking.ls import walk
 
         entries = walk(self._repository._database(), self.snapshot.id, os.fsencode(self.path), recursive=recursive)
         return (self._at(entry.path, entry) for entry in entries)

@@ -23,7 +23,7 @@ import pyfastcdc  # noqa: F401
 import pytest
 
 from backuptool import Repository, SnapshotResult
-from backuptool.operations.snapshot import SnapshotOptions, snapshot
+from backuptool.operations.snapshot.directory import SnapshotOptions, snapshot
 from backuptool.progress import ProgressCallback, ProgressEvent, Reporter
 from backuptool.storage.compression import compress
 from backuptool.storage.drivers import Driver, default_driver, set_default_driver

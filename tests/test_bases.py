@@ -15,7 +15,7 @@ from conftest import Clock, Entry, entries, noise, restored, snapshot_watched, s
 from properties import example, given, settings, st
 
 from backuptool import ContentCorruptError, ProgressEvent, Repository
-from backuptool.operations.restore import RestoreOptions, restore
+from backuptool.operations.restore.restoring import RestoreOptions, restore
 from backuptool.progress import Reporter
 from backuptool.storage.bases import Base, behind_bases, least_bytes
 from backuptool.storage.compression import (
@@ -714,7 +714,7 @@ def test_a_copy_beside_a_damaged_base_names_what_is_lost_and_keeps_the_rest(
 def test_a_base_that_is_pruned_at_the_destination_meanwhile_is_not_referred_to(
     repo: Repository, releases: List[Dict[bytes, Entry]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backuptool.operations.counterparts import Counterparts
+    from backuptool.operations.copy.counterparts import Counterparts
 
     target = tmp_path / "other.db"
     with Repository(target) as other:

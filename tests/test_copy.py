@@ -15,7 +15,7 @@ from trees import differences, make_every_kind, make_sparse_file, random_bytes
 
 import backuptool
 from backuptool import CopyResult, CorruptionError, ProgressEvent, Repository, RepositoryError, SnapshotNotFoundError
-from backuptool.operations import carrying
+from backuptool.operations.copy import carrying
 from backuptool.storage import transfer, unpacking
 from backuptool.storage.digest import layout_entry
 

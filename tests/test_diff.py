@@ -14,7 +14,7 @@ from conftest import NOBODY, EveryEvent, age, as_nobody, noise, write
 from trees import make_every_kind, needs_root, program
 
 from backuptool import Diff, PathNotFoundError, PatternError, ProgressEvent, Repository, SourceError, WrongKindError
-from backuptool.operations.compare import CompareOptions, compare
+from backuptool.operations.looking.compare import CompareOptions, compare
 
 
 def shown(diff: Diff) -> Dict[str, Tuple[object, ...]]:

@@ -33,8 +33,8 @@ for library in ("apsw", "cryptography"):
     pytest.importorskip(library)
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 9), reason="encryption needs Python 3.9")
 
-from backuptool.operations.examining import Examination  # noqa: E402
-from backuptool.operations.prune import _final_pages  # noqa: E402
+from backuptool.operations.check.examining import Examination  # noqa: E402
+from backuptool.operations.prune.pruning import _final_pages  # noqa: E402
 from backuptool.storage.drivers.with_sqlite3mc import write_page  # noqa: E402
 from backuptool.storage.encryption.construction import FileKey, Stretched  # noqa: E402
 from backuptool.storage.encryption.keypages import KEY_PAGES  # noqa: E402

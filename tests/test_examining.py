@@ -11,7 +11,7 @@ import pytest
 from conftest import noise, sql, write
 
 from backuptool import Repository
-from backuptool.operations.examining import Examination, PackReport, examine
+from backuptool.operations.check.examining import Examination, PackReport, examine
 from backuptool.storage.connecting import open_database
 from backuptool.storage.database import Database
 from backuptool.storage.unpacking import PackSource

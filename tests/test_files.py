@@ -17,7 +17,7 @@ from properties import HealthCheck, given, settings, st
 from trees import contents
 
 from backuptool import Repository, SourceError
-from backuptool.operations import snapshot as snapshot_operation
+from backuptool.operations.snapshot import directory as snapshot_operation
 
 MIB = 1 << 20
 

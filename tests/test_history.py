@@ -20,7 +20,7 @@ from backuptool import (
     Repository,
     SnapshotNotFoundError,
 )
-from backuptool.operations.globs import Glob
+from backuptool.operations.looking.globs import Glob
 
 # History. What changes in which snapshot, the model in test_reading_model knows; here is what it does not come across.
 

@@ -16,10 +16,10 @@ from trees import random_bytes
 
 import backuptool
 from backuptool import ProgressEvent, Repository
-from backuptool.operations.check import check
-from backuptool.operations.prune import prune
-from backuptool.operations.restore import RestoreOptions, restore
-from backuptool.operations.snapshot import SnapshotOptions, snapshot
+from backuptool.operations.check.checking import check
+from backuptool.operations.prune.pruning import prune
+from backuptool.operations.restore.restoring import RestoreOptions, restore
+from backuptool.operations.snapshot.directory import SnapshotOptions, snapshot
 from backuptool.progress import Reporter, bar
 from backuptool.storage.pool import ConnectionPool
 

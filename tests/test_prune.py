@@ -22,7 +22,7 @@ from backuptool import (
     SnapshotNotFoundError,
     SnapshotPinnedError,
 )
-from backuptool.operations.prune import prune
+from backuptool.operations.prune.pruning import prune
 from backuptool.storage.pool import ConnectionPool
 from backuptool.storage.schema import PAGE_SIZE
 

@@ -17,10 +17,11 @@ from conftest import Entry, children, entries, noise, restored, snapshot_watched
 from trees import facts, make_every_kind, rsync_differences
 
 from backuptool import ProgressEvent, Repository, SnapshotResult
-from backuptool.operations import asking, processes
+from backuptool.operations import processes
 from backuptool.operations.processes import Channel, Helper, HelperFailedError, start_helpers
-from backuptool.operations.saving import FileSaver
-from backuptool.operations.window import Window
+from backuptool.operations.snapshot import asking
+from backuptool.operations.snapshot.saving import FileSaver
+from backuptool.operations.snapshot.window import Window
 from backuptool.progress import ProgressCallback
 from backuptool.storage.arriving import Content
 from backuptool.storage.compression import decompress
@@ -277,7 +278,7 @@ def test_without_an_interpreter_it_is_all_read_here(
 ) -> None:
     root = write_tree(tmp_path / "tree", {"a": b"a", "b": noise(2 * MIB)})
     monkeypatch.setattr(sys, "executable", executable)
-    assert start_helpers(2, "asking") == []
+    assert start_helpers(2, "snapshot.asking") == []
     assert saved(tmp_path / "repo.db", root, 2).new_files == 2
 
 
@@ -458,7 +459,7 @@ class _Taker:
 
 
 def test_helper_that_has_ended_is_told_nothing_and_says_nothing() -> None:
-    helper = Helper("asking", b"/nonexistent", ())
+    helper = Helper("snapshot.asking", b"/nonexistent", ())
     with pytest.raises(HelperFailedError, match="no message came"):
         helper.receive()
     helper.end()
@@ -468,7 +469,7 @@ def test_helper_that_has_ended_is_told_nothing_and_says_nothing() -> None:
 
 
 def test_helper_ends_when_nobody_asks_it_for_anything(tmp_path: Path) -> None:
-    helper = Helper("asking", bytes(tmp_path), "fast")
+    helper = Helper("snapshot.asking", bytes(tmp_path), "fast")
     helper.finish()
     assert helper._process.wait() == 0
     helper.close()
@@ -476,7 +477,7 @@ def test_helper_ends_when_nobody_asks_it_for_anything(tmp_path: Path) -> None:
 
 def test_no_more_helpers_are_started_than_pay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(processes, "_MOST", 2)
-    helpers = start_helpers(5, "asking", bytes(tmp_path), "fast")
+    helpers = start_helpers(5, "snapshot.asking", bytes(tmp_path), "fast")
     for helper in helpers:
         helper.end()
         helper.close()

@@ -34,7 +34,7 @@ from backuptool import (
     SnapshotNotFoundError,
     SnapshotResult,
 )
-from backuptool.operations.restore import RestoreOptions, restore
+from backuptool.operations.restore.restoring import RestoreOptions, restore
 from backuptool.progress import ProgressCallback
 from backuptool.results.restore import OverwritePolicy
 from backuptool.storage.pool import ConnectionPool
@@ -977,7 +977,7 @@ def test_more_files_than_are_gathered_at_once_come_back(
 ) -> None:
     """A restore gathers tens of thousands of files and then writes those of some packs."""
     source, repo, saved = everything
-    monkeypatch.setattr("backuptool.operations.gathering._HELD", 10)
+    monkeypatch.setattr("backuptool.operations.restore.gathering._HELD", 10)
     result = repo.restore(1, out)
     assert (result.problems, result.restored_files) == ((), saved.snapshot.files)
     assert differences(source, out) == []

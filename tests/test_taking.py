@@ -13,8 +13,8 @@ from typing import Iterator, List, Sequence, Tuple
 import pytest
 from conftest import write
 
-from backuptool.operations import taking
-from backuptool.operations.taking import _Database
+from backuptool.operations.snapshot import taking
+from backuptool.operations.snapshot.taking import _Database
 from backuptool.tree.source import Source
 
 

@@ -10,7 +10,7 @@ from conftest import write_tree
 from trees import facts
 
 from backuptool import Repository
-from backuptool.operations.window import Window
+from backuptool.operations.snapshot.window import Window
 
 
 def test_rows_come_out_in_order_of_their_paths_whatever_was_finished_first(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_long_paths_fill_a_window_and_the_next_one_goes_on(
     repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_tree(tmp_path / "source", {f"{number:03}/{'x' * 100}": b"%d" % number for number in range(60)})
-    monkeypatch.setattr("backuptool.operations.window._FULL", 1000)
+    monkeypatch.setattr("backuptool.operations.snapshot.window._FULL", 1000)
     made = []
     whole = Window.__init__
 

@@ -19,8 +19,8 @@ from conftest import NOBODY, EveryEvent, as_nobody, children, noise, sql, write
 from trees import differences, facts, make_every_kind, mounted, needs_root, program, rsync_differences
 
 from backuptool import Problem, ProgressEvent, Repository, RestoreError, RestoreResult
-from backuptool.operations.restore import RestoreOptions, restore
-from backuptool.operations.writing import Answer, Order, Writing, as_file, as_order
+from backuptool.operations.restore.restoring import RestoreOptions, restore
+from backuptool.operations.restore.writing import Answer, Order, Writing, as_file, as_order
 from backuptool.progress import ProgressCallback
 from backuptool.storage.connecting import open_database
 from backuptool.storage.files import files_of
@@ -215,8 +215,8 @@ def test_helpers_of_an_ordinary_user_report_what_only_root_may_restore(public_pa
 def test_further_paths_of_a_file_wait_for_the_first(
     repo: Repository, source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("backuptool.operations.restore._PUT_OFF", 3)
-    monkeypatch.setattr("backuptool.operations.gathering._HELD", 20)
+    monkeypatch.setattr("backuptool.operations.restore.restoring._PUT_OFF", 3)
+    monkeypatch.setattr("backuptool.operations.restore.gathering._HELD", 20)
     for number in range(0, FILES, 2):
         os.link(source / f"{number % 7}" / f"{number}.bin", source / "6" / f"more {number}")
     repo.snapshot(source)

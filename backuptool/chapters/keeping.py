@@ -97,7 +97,7 @@ class Keeping(Opened):
 
         Cost: that of all the prunes, each of which is done and taken back; of those that remove the same, one.
         """
-        from ..operations.planning import forecast
+        from ..operations.prune.planning import forecast
         from ..operations.sources import Selection
 
         selection = Selection(root_of(source), host)

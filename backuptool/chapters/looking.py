@@ -52,7 +52,7 @@ class Looking(Opened):
 
         Cost: one index look-up a source; for what moved, the changes between two neighbouring snapshots.
         """
-        from ..operations.history import history
+        from ..operations.looking.history import history
 
         with self._pool.reading() as database:
             return history(database, machine_path(path), root=root_of(source), host=host)
@@ -101,7 +101,7 @@ class Looking(Opened):
 
         Cost: one sweep over the versions in the catalog, whatever the number of snapshots: about 0.5 s for a million.
         """
-        from ..operations.find import FindOptions, find
+        from ..operations.looking.find import FindOptions, find
 
         options = FindOptions(
             name=name,
@@ -135,7 +135,7 @@ class Looking(Opened):
 
         Cost: follows the entries of the directory; what is below its subdirectories is leapt over.
         """
-        from ..operations.ls import list_directory
+        from ..operations.looking.ls import list_directory
 
         with self._pool.reading() as database:
             return list_directory(database, reference_of(snapshot), machine_path(path), recursive=recursive)
@@ -153,7 +153,7 @@ class Looking(Opened):
             WrongKindError: It is no directory.
             CorruptionError: A row is damaged.
         """
-        from ..operations.ls import walk
+        from ..operations.looking.ls import walk
 
         return walk(self._database(), reference_of(snapshot), machine_path(path), recursive=True)
 
@@ -176,7 +176,7 @@ class Looking(Opened):
 
         Cost: three index look-ups; of a large file also the list of its parts, about 2 µs each.
         """
-        from ..operations.opening import open_file
+        from ..operations.looking.opening import open_file
 
         return open_file(self._reader(), reference_of(snapshot), machine_path(path))
 
@@ -213,7 +213,7 @@ class Looking(Opened):
 
         Cost: of one source, follows what changed between the two; of two sources, both trees are read.
         """
-        from ..operations.diff import diff
+        from ..operations.looking.diff import diff
 
         with self._pool.reading() as database:
             return diff(database, reference_of(old), None if new is None else reference_of(new), machine_path(path))
@@ -235,7 +235,7 @@ class Looking(Opened):
 
         Cost: as :meth:`diff`; the keys of what changed are kept in memory, about 250 bytes each.
         """
-        from ..operations.diff import differences
+        from ..operations.looking.diff import differences
 
         return differences(
             self._database(), reference_of(old), None if new is None else reference_of(new), machine_path(path)
@@ -268,7 +268,7 @@ class Looking(Opened):
             WrongKindError: It is no regular file.
             ContentMissingError, ContentCorruptError: It cannot be read.
         """
-        from ..operations.text_diff import text_diff
+        from ..operations.looking.text_diff import text_diff
 
         lines = text_diff(
             self._reader(),
@@ -308,7 +308,7 @@ class Looking(Opened):
 
         Cost: one lstat per entry; with ``content``, every file is read and hashed.
         """
-        from ..operations.compare import CompareOptions, compare
+        from ..operations.looking.compare import CompareOptions, compare
 
         options = CompareOptions(
             directory=os.path.expanduser(os.fsencode(directory)), content=content, exclude=tuple(strings_of(exclude))

@@ -59,8 +59,8 @@ class Moving(Opened):
         Cost: follows what the destination lacks, where the snapshot before is there already; else one walk over the
         catalog of the snapshot. A large file of which anything is missing is read as a whole.
         """
-        from ..operations.copy import copy
-        from ..operations.single_copy import CopyOptions
+        from ..operations.copy.copying import copy
+        from ..operations.copy.single import CopyOptions
 
         numbers = (snapshots,) if snapshots is None or isinstance(snapshots, (int, str)) else tuple(snapshots)
         options = CopyOptions(
@@ -180,7 +180,7 @@ class Moving(Opened):
         """
         import socket
 
-        from ..operations.importing import ImportOptions, import_tar
+        from ..operations.arrivals.importing import ImportOptions, import_tar
 
         stream: Any = tar
         if not hasattr(tar, "read"):

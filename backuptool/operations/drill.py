@@ -29,7 +29,7 @@ from ..tree.confined import require_safe
 from ..tree.destination import Destination
 from ..tree.metadata import decode_xattrs, encode_xattrs, kind_of
 from ..tree.scratch import Scratch
-from .restore import RestoreOptions, restore
+from .restore.restoring import RestoreOptions, restore
 from .selecting import Selection
 
 __all__ = ["DrillOptions", "drill"]

@@ -130,7 +130,7 @@ class Helper:
     """A process that serves one operation, and the channel to it.
 
     Args:
-        operation: Name of the module beside this one whose ``serve(channel, *arguments)`` it runs.
+        operation: Name of the module, from this package on, whose ``serve(channel, *arguments)`` it runs.
         arguments: What that is given.
 
     Raises:

@@ -19,7 +19,8 @@ from trees import Facts, facts
 
 from backuptool import BackuptoolError, Repository, RepositoryNotFoundError
 from backuptool.cli import main
-from backuptool.operations import reading, writing
+from backuptool.operations.restore import writing
+from backuptool.operations.snapshot import reading
 
 __all__ = ["Scenario", "Trial"]
 

@@ -21,8 +21,8 @@ from conftest import EveryEvent
 from trees import Facts, facts, program
 
 from backuptool import ProgressEvent, Repository
-from backuptool.operations.prune import prune
-from backuptool.operations.snapshot import SnapshotOptions, snapshot
+from backuptool.operations.prune.pruning import prune
+from backuptool.operations.snapshot.directory import SnapshotOptions, snapshot
 from backuptool.storage.connecting import open_database
 from backuptool.storage.pool import ConnectionPool
 from backuptool.storage.refcounts import Brought, ContentsVanishedError, reference

@@ -25,8 +25,8 @@ from conftest import noise, sql, write, write_tree
 from trees import Facts, facts
 
 from backuptool import BackuptoolError, Problem, Repository
-from backuptool.operations.check import _TABLES
-from backuptool.operations.recounting import Recount
+from backuptool.operations.check.checking import _TABLES
+from backuptool.operations.check.recounting import Recount
 
 from .programme import Effort, Figures
 
@@ -529,7 +529,7 @@ def ignore_digests(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ignore_hashes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backuptool.operations.check._Check.data", lambda self, examination: None)
+    monkeypatch.setattr("backuptool.operations.check.checking._Check.data", lambda self, examination: None)
 
 
 @pytest.mark.parametrize("ignore", [ignore_digests, ignore_hashes])
@@ -545,7 +545,7 @@ def test_without_digests_or_hashes_flips_go_unnoticed(
 
 
 def test_check_that_names_the_wrong_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backuptool.operations.check.text_of", lambda value: "another")
+    monkeypatch.setattr("backuptool.operations.check.checking.text_of", lambda value: "another")
     state = make_history(tmp_path)[-1]
     bench = Bench(tmp_path, [state])
     begin = state.data.index(noise(10_000, 7)[:100])

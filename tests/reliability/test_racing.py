@@ -16,7 +16,7 @@ from conftest import noise, write_tree
 from trees import IS_ROOT
 
 from backuptool import BackuptoolError, Repository
-from backuptool.operations.restore import RestoreOptions, restore
+from backuptool.operations.restore.restoring import RestoreOptions, restore
 from backuptool.progress import Reporter
 from backuptool.storage.connecting import open_database
 

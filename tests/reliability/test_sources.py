@@ -20,7 +20,7 @@ import pytest
 from conftest import sql
 
 from backuptool import Repository
-from backuptool.operations.snapshot import SnapshotOptions, snapshot
+from backuptool.operations.snapshot.directory import SnapshotOptions, snapshot
 from backuptool.progress import Reporter
 from backuptool.storage.pool import ConnectionPool
 

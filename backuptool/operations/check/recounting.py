@@ -1,0 +1,394 @@
+"""Recounting: recompute every digest, count and size from the rows of the catalog, and compare.
+
+Owns what the catalog's tables must add up to. Which problems there are besides is check's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from array import array
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from typing import Any, Callable, DefaultDict, Optional, Sequence, Union
+
+import attrs
+
+from ...progress import Reporter
+from ...storage.chunking import Chunking
+from ...storage.compression import ZSTD_BASE
+from ...storage.database import Database
+from ...storage.digest import MODULUS, layout_entry, row_hash, to_bytes
+from ...storage.drills import damaged_drills
+from ...storage.records import damaged_records
+from ...storage.snapshots import SnapshotRow, heirs, snapshot_rows
+from ..validating import flaw
+
+__all__ = ["Recount", "text_of"]
+
+_NONE = (1 << 63) - 1
+
+#: A number for each content id.
+_Numbers = Union["array[int]", DefaultDict[int, int]]
+
+
+@attrs.define(eq=False)
+class _Group:
+    """File versions of one source with the same range of snapshots, added up."""
+
+    begin: int  # position of the first snapshot that has them
+    end: int  # and of the one behind the last
+    brought: int  # the first one's number
+    digest: int = 0
+    size: int = 0
+    files: int = 0
+    directories: int = 0
+
+
+@attrs.define(eq=False)
+class _Source:
+    """What the sweep adds up for the snapshots of one source: differences between neighbours."""
+
+    ids: list[int]
+    digest: list[int]
+    size: list[int]
+    files: list[int]
+    directories: list[int]
+    initial: set[int] = attrs.Factory(set)  # snapshots that versions marked as the source's first ones begin with
+    added_from: int = _NONE  # the lowest that others begin with
+
+    @classmethod
+    def of(cls, ids: list[int]) -> _Source:
+        digest, size, files, directories = ([0] * (len(ids) + 1) for _ in range(4))
+        return cls(ids, digest, size, files, directories)
+
+    def span(self, first: int, last: Optional[int]) -> tuple[int, int]:
+        """Return the positions of the first snapshot that has a version and of the one behind its last."""
+        return bisect_left(self.ids, first), len(self.ids) if last is None else bisect_right(self.ids, last)
+
+    def add(self, group: _Group) -> None:
+        """Add what a group contributes from its first snapshot on, and no more behind its last."""
+        for position, sign in ((group.begin, 1), (group.end, -1)):
+            self.digest[position] += sign * group.digest
+            self.size[position] += sign * group.size
+            self.files[position] += sign * group.files
+            self.directories[position] += sign * group.directories
+
+
+@attrs.define(eq=False)
+class Recount:
+    """One sweep over the catalog.
+
+    Attributes:
+        snapshots, files, contents, packs: Rows seen.
+        live_bytes: Bytes of contents in packs.
+        damaged: (hash, what is wrong) by content id.
+    """
+
+    database: Database
+    reporter: Reporter
+    problem: Callable[..., None]  # of check: kind, message, path=, snapshots=
+    damaged: dict[int, tuple[bytes, str]]
+    snapshots: int = 0
+    files: int = 0
+    contents: int = 0
+    packs: int = 0
+    live_bytes: int = 0
+
+    def run(self) -> None:
+        """Recompute every digest, count and size from the rows of the catalog."""
+        database = self.database
+        self._settings()
+        rows = self._snapshot_rows()
+        self._records()
+        self.snapshots = len(rows)
+        sources: dict[int, _Source] = {}
+        for row in rows:
+            sources.setdefault(row.source, _Source.of([])).ids.append(row.id)
+        for number, source in sources.items():
+            sources[number] = _Source.of(source.ids)
+        refs, since = self._numbers()
+        self._sweep_files(sources, refs, since)
+        self._sweep_parts(refs, since)
+        distinct = self._sweep_contents(refs, since, {row.id for row in rows})
+        for row in rows:
+            self._compare_snapshot(row, sources[row.source], distinct.get(row.id, 0))
+        for table in ("snapshots", "contents"):
+            used = database.value(f"SELECT max(id) FROM {table}") or 0
+            counter = database.value("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)) or 0
+            if not isinstance(counter, int) or counter < used:
+                self.problem("catalog-corrupt", f"the counter of {table} is below a number that is in use")
+
+    def _numbers(self) -> tuple[_Numbers, _Numbers]:
+        """Return where the references to each content and its first snapshot are noted."""
+        count, highest = self.database.query("SELECT count(*), max(0, coalesce(max(id), 0)) FROM contents")[0]
+        if highest > 8 * count + (1 << 20):  # much was pruned, or a damaged row claims any number
+            return defaultdict(int), defaultdict(lambda: _NONE)
+        return array("q", bytes(8 * (highest + 1))), array("q", [_NONE]) * (highest + 1)
+
+    def _settings(self) -> None:
+        settings = {
+            text_of(name): text_of(value) if isinstance(value, bytes) else value
+            for name, value in self.database.query("SELECT name, value FROM settings")
+        }
+        known = {"id", "swept_content", *(name for name, _ in Chunking().settings())}
+        if self.database.encrypted:
+            known |= {"seal", "key_page"}
+        try:
+            Chunking.from_settings(settings)
+            intact = set(settings) <= known and len(bytes.fromhex(settings["id"])) == 16
+        except (KeyError, TypeError, ValueError):
+            intact = False
+        if not intact:
+            self.problem("catalog-corrupt", "the settings of the repository are damaged")
+
+    def _snapshot_rows(self) -> list[SnapshotRow]:
+        rows = snapshot_rows(self.database, on_damage=lambda exc: self.problem("catalog-corrupt", str(exc)))
+        for row in rows:
+            if row.compute_digest() != row.digest:
+                self.problem(
+                    "snapshot-corrupt",
+                    f"the description of snapshot {row.id} (time, source, note, tags, sizes) is not as it was saved",
+                    snapshots=[row.id],
+                )
+        known = {row.id for row in rows}
+        for pruned, heir in heirs(self.database).items():
+            if heir not in known or pruned in known:
+                self.problem("catalog-corrupt", f"what snapshot {pruned} brought is booked on {heir}, which cannot be")
+        return rows
+
+    def _records(self) -> None:
+        """Verify what is kept beside the snapshots; it says nothing of the files."""
+        for what, number in damaged_records(self.database):
+            snapshots = [number] if isinstance(number, int) else []
+            message = f"the {what} row of snapshot {number} is not as it was saved; its files are not concerned"
+            self.problem("snapshot-corrupt", message, snapshots=snapshots)
+        for number in damaged_drills(self.database):
+            self.problem("catalog-corrupt", f"the record of restore drill {number} is not as it was written")
+
+    def _sweep_files(self, sources: dict[int, _Source], refs: _Numbers, since: _Numbers) -> None:
+        """Add up what the versions contribute to the snapshots that have them."""
+        sql = (
+            "SELECT f.path, f.kind, f.mode, f.uid, f.gid, f.user, f.grp, f.mtime_ns, f.size, c.hash, f.sparse, f.rdev, "
+            "f.target, f.xattrs, f.link, f.source, f.first, f.last, f.added, f.content, c.size, typeof(f.path) "
+            "FROM files AS f LEFT JOIN contents AS c ON c.id = f.content ORDER BY f.source, f.path, f.first"
+        )
+        groups: dict[tuple[Any, ...], _Group] = {}
+        before: Sequence[Any] = (None,) * 22
+        for row in self.database.stream(sql):
+            self.files += 1
+            if self.files % 1024 == 0:
+                self.reporter.report("catalog", done_files=self.files)
+            try:
+                range_of = row[15:19]
+                group = groups.get(range_of)
+                if group is None:
+                    group = groups[range_of] = self._group(sources, *range_of)
+                version = row[:15]
+                group.digest += row_hash(version)
+                size = row[8]
+                group.size += size
+                if row[1] == b"d":
+                    group.directories += 1
+                else:
+                    group.files += 1
+                wrong = flaw(version)
+                if wrong is not None or row[21] != b"text":
+                    raise ValueError(wrong or "its path is no text")
+                if row[0] == before[0] and row[15] == before[15] and (before[17] is None or before[17] >= row[16]):
+                    raise ValueError("a snapshot has another version of it as well")
+                before = row
+                content = row[19]
+                if content is not None:
+                    content_size = row[20]
+                    if content_size is None:
+                        snapshots = sources[row[15]].ids[group.begin : group.end]
+                        message = "its content is not in the repository"
+                        self.problem("content-missing", message, path=text_of(row[0]), snapshots=snapshots)
+                        continue
+                    if content_size != size:
+                        raise ValueError("its size is not that of its content")
+                    refs[content] += 1
+                    if since[content] > group.brought:
+                        since[content] = group.brought
+                elif row[1] == b"f":
+                    raise ValueError("it has no content")
+            except (KeyError, TypeError, ValueError, struct.error, IndexError) as exc:
+                why = f"its source {exc} does not exist" if isinstance(exc, KeyError) else str(exc)
+                self.problem("catalog-corrupt", f"the row of a file is damaged: {why}", path=text_of(row[0]))
+        for (source, *_), group in groups.items():
+            sources[source].add(group)
+        for known in sources.values():
+            # Pruning finds what the newest snapshot added by this mark.
+            if len(known.initial) > 1 or max(known.initial, default=0) >= known.added_from:
+                self.problem("catalog-corrupt", "the marks of files that a source's first snapshot had are wrong")
+
+    def _group(self, sources: dict[int, _Source], number: int, first: int, last: Optional[int], added: int) -> _Group:
+        """Return an empty group.
+
+        Raises:
+            KeyError, ValueError: There is no such source; no snapshot has these versions.
+        """
+        source = sources[number]
+        begin, end = source.span(first, last)
+        if begin >= end:
+            raise ValueError("no snapshot has it")
+        if added:
+            source.added_from = min(source.added_from, first)
+        else:
+            source.initial.add(first)
+        return _Group(begin, end, source.ids[begin])
+
+    def _sweep_parts(self, refs: _Numbers, since: _Numbers) -> None:
+        """Verify the lists of parts: without gaps, of the right size, with the digest that was stored."""
+        sql = (
+            "SELECT p.content, p.offset, p.part, c.hash, c.size, w.size, w.layout, w.hash, c.pack FROM parts AS p "
+            "LEFT JOIN contents AS c ON c.id = p.part LEFT JOIN contents AS w ON w.id = p.content "
+            "ORDER BY p.content, p.offset"
+        )
+        current: Optional[int] = None
+        expected = position = 0
+        layout: object = None
+        whole = b""
+        hasher = hashlib.sha256()
+        intact = open_end = True
+        seen = set()
+
+        def finish() -> None:
+            if current is None:
+                return
+            complete = position == expected or (open_end and position <= expected)
+            if not (intact and complete and hasher.digest() == layout):
+                self.damaged[current] = (whole, "the list of its parts is damaged")
+
+        for content, offset, part, digest, size, whole_size, stored, whole_hash, pack in self.database.stream(sql):
+            if content != current:
+                finish()
+                seen.add(content)
+                current, position, layout = content, 0, stored
+                expected = whole_size if isinstance(whole_size, int) else -1
+                whole = whole_hash if isinstance(whole_hash, bytes) else b""
+                hasher = hashlib.sha256()
+                intact, open_end = expected >= 0, False
+            try:
+                intact = intact and (offset == position or (open_end and offset > position))
+                open_end = part is None
+                if part is None:
+                    hasher.update(layout_entry(offset, None))
+                    position = offset
+                elif digest is None or pack is None:
+                    intact = False
+                else:
+                    hasher.update(layout_entry(offset, digest))
+                    position = offset + size
+                    refs[part] += 1
+                    since[part] = min(since[part], since[content])
+            except (TypeError, IndexError, struct.error):  # what a damaged row holds may be anything
+                intact = False
+        finish()
+        for content, whole_hash in self.database.query("SELECT id, hash FROM contents WHERE layout IS NOT NULL"):
+            if content not in seen:
+                self.damaged[content] = (whole_hash, "the list of its parts is missing")
+
+    def _sweep_contents(self, refs: _Numbers, since: _Numbers, kept: set[int]) -> dict[int, int]:
+        """Compare the reference counts and the fill of the packs; return each snapshot's distinct size."""
+        database = self.database
+        inherited = heirs(database)
+        distinct: dict[int, int] = {}
+        live: dict[int, int] = {}
+        wrong = 0
+        for content, digest, size, pack, offset, count, brought, layout in database.stream(
+            "SELECT id, hash, size, pack, offset, refs, since, layout FROM contents"
+        ):
+            self.contents += 1
+            typed = content > 0 and isinstance(size, int) and isinstance(digest, bytes) and len(digest) == 32
+            placed = (isinstance(pack, int) and isinstance(offset, int)) or (pack is None and offset is None)
+            try:
+                if not typed or not placed or size < 0 or (size and pack is None and layout is None):
+                    raise ValueError
+                first, counted = since[content], refs[content]
+            except (ValueError, IndexError):
+                self.damaged[content] = (digest if isinstance(digest, bytes) else b"", "its row is damaged")
+                continue
+            if pack is not None:
+                self.live_bytes += size
+                live[pack] = live.get(pack, 0) + size
+            if first == _NONE:
+                first = 0
+            elif layout is None:
+                distinct[first] = distinct.get(first, 0) + size
+            booked = brought if brought in kept else inherited.get(brought, 0)
+            if count != counted or (layout is None and booked != first):
+                wrong += 1
+        if wrong:
+            self.problem("catalog-corrupt", f"the reference counts or the origin of {wrong:,} contents are wrong")
+        twice = 0
+        if database.query("SELECT 1 FROM contents GROUP BY substr(hash, 1, 8) HAVING count(*) > 1 LIMIT 1"):
+            twice = database.value("SELECT count(*) - count(DISTINCT hash) FROM contents")
+        if twice:
+            self.problem("catalog-corrupt", f"{twice:,} contents are stored twice")
+        self._bases()
+        wrong = 0
+        for pack, stored in database.stream("SELECT id, live FROM packs"):
+            self.packs += 1
+            if live.pop(pack, 0) != stored:
+                wrong += 1
+        if wrong:
+            self.problem("catalog-corrupt", f"the fill of {wrong:,} packs is wrong")
+        if live:
+            ids = ",".join(map(str, live))
+            for content, digest in database.query(f"SELECT id, hash FROM contents WHERE pack IN ({ids})"):
+                self.damaged[content] = (digest if isinstance(digest, bytes) else b"", "its pack is missing")
+        return distinct
+
+    def _bases(self) -> None:
+        """Verify that packs which refer to a base have one, others do not, and that no base has a base itself."""
+        for pack, codec, base, base_codec in self.database.query(
+            "SELECT b.pack, p.codec, b.base, q.codec FROM bases AS b LEFT JOIN packs AS p ON p.id = b.pack "
+            "LEFT JOIN packs AS q ON q.id = b.base UNION ALL "
+            "SELECT p.id, p.codec, NULL, NULL FROM packs AS p WHERE p.codec = ? "
+            "AND NOT EXISTS (SELECT 1 FROM bases WHERE pack = p.id)",
+            (ZSTD_BASE,),
+        ):
+            number = text_of(base)
+            if codec is None:
+                what = "is missing, but has a base"
+            elif base is None:
+                what = "refers to a base, but does not say to which"
+            elif codec != ZSTD_BASE.encode():
+                what = f"has pack {number} as its base, but does not refer to one"
+            elif base_codec is None:
+                what = f"refers to pack {number}, which is missing"
+            elif base_codec == ZSTD_BASE.encode():
+                what = f"refers to pack {number}, which refers to another one itself"
+            else:
+                continue
+            self.problem("catalog-corrupt", f"pack {pack} {what}")
+            if codec != ZSTD_BASE.encode():
+                continue
+            for content, digest in self.database.query("SELECT id, hash FROM contents WHERE pack = ?", (pack,)):
+                why = "its pack has no base that it can be read with"
+                self.damaged[content] = (digest if isinstance(digest, bytes) else b"", why)
+
+    def _compare_snapshot(self, row: SnapshotRow, source: _Source, distinct: int) -> None:
+        end = source.ids.index(row.id) + 1
+        if to_bytes(sum(source.digest[:end]) % MODULUS) != row.tree_digest:
+            self.problem(
+                "snapshot-corrupt",
+                f"the list of files of snapshot {row.id} is not as it was saved (a name, owner, mode, time or link "
+                "differs, or a file is missing)",
+                snapshots=[row.id],
+            )
+        figures = (sum(source.files[:end]), sum(source.directories[:end]), sum(source.size[:end]), distinct)
+        if figures != (row.files, row.directories, row.size, row.distinct_size):
+            self.problem(
+                "snapshot-corrupt",
+                f"the counts or sizes of snapshot {row.id} are wrong: {row.files} files, {row.size} bytes and "
+                f"{row.distinct_size} distinct are stored, {figures[0]}, {figures[2]} and {figures[3]} there",
+                snapshots=[row.id],
+            )
+
+
+def text_of(value: object) -> str:
+    """Return a text of the database as str, whatever it is."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)

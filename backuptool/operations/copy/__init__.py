@@ -1,0 +1,1 @@
+"""Copying snapshots to another repository, verified on the way."""

@@ -1,0 +1,1 @@
+"""Removing snapshots: which ones a policy lets go, what only they use, and giving the room back."""

@@ -1,0 +1,510 @@
+"""Restoring: write a snapshot, or a part of it, into a directory.
+
+Owns what is written, what is left alone, and in which order. Writing safely is the destination's, giving back the
+right bytes the content reader's, and having much of it done by other processes writing's.
+"""
+
+from __future__ import annotations
+
+import errno
+import marshal
+import os
+import stat
+import time
+from functools import partial
+from typing import Callable, Iterator, Optional, Sequence, Union
+
+import attrs
+
+from ...errors import CorruptionError, RestoreError
+from ...progress import Reporter
+from ...results.problem import Problem
+from ...results.restore import OverwritePolicy, RestoreResult
+from ...storage.bases import bases_by_pack
+from ...storage.database import Database
+from ...storage.digest import FileVersion
+from ...storage.files import CatalogFile, files_of
+from ...storage.pieces import Bytes
+from ...storage.reader import ContentReader
+from ...storage.recognition import open_now
+from ...storage.snapshots import SnapshotRow, find_snapshot
+from ...tree.attributes import Metadata
+from ...tree.confined import split
+from ...tree.destination import Destination, is_temporary
+from ...tree.held import OpenFiles
+from ..findings import Findings
+from ..selecting import Selection
+from .comparing import Comparison
+from .gathering import Gathering
+from .overwriting import looks_as_saved, metadata_differs, stays
+from .writing import FATAL, Order, Writing, as_file, as_order
+
+__all__ = ["RestoreOptions", "restore"]
+
+_Step = Callable[[CatalogFile], None]
+
+#: Large files, and further paths of files that are being written, that may wait.
+_PUT_OFF = 2000
+
+#: Packs whose files are taken out of the window at a time where this process writes them: a file takes about a KB then.
+_AT_ONCE = 16
+
+#: For an inode of which no path was restored.
+_UNKNOWN = (b"", False)
+
+#: What a file system says that cannot have a hard link there, or not one more.
+_NO_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP)
+
+
+@attrs.frozen(kw_only=True)
+class RestoreOptions:
+    """What is to be restored, and how; see :meth:`backuptool.Repository.restore`."""
+
+    destination: bytes
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    only: Optional[frozenset[bytes]] = None  #: paths of files in place of patterns
+    overwrite: OverwritePolicy = "if-changed"
+    delete_extra: bool = False
+    dry_run: bool = False
+    verify: bool = False
+    helpers: Optional[int] = None  #: processes beside this one, where it is enough for them; None for what pays
+    most_helpers: Optional[int] = None  #: of those; None for no limit
+
+
+def restore(
+    database: Database, reference: Union[int, str], options: RestoreOptions, reporter: Reporter
+) -> RestoreResult:
+    """Restore a snapshot.
+
+    Raises:
+        ValueError: The overwrite policy is none.
+    """
+    begin = time.monotonic()
+    if options.overwrite not in ("always", "if-changed", "if-newer", "never"):
+        raise ValueError(f"overwrite must be always, if-changed, if-newer or never, not {options.overwrite!r}")
+    snapshot = find_snapshot(database, reference)
+    run = _Restore(database, snapshot, options, reporter)
+    return run.run(begin)
+
+
+class _Restore:
+    """One run over a snapshot."""
+
+    def __init__(self, database: Database, snapshot: SnapshotRow, options: RestoreOptions, reporter: Reporter) -> None:
+        self._database = database
+        self._snapshot = snapshot
+        self._options = options
+        self._reporter = reporter
+        self._selection = Selection(options.include, options.exclude, options.only)
+        self._reader = ContentReader(database)
+        self._destination: Optional[Destination] = None
+        self._repository = database.identities()
+        self._made: set[bytes] = set()  # directories that were made now: nothing is in them
+        self._directories: list[FileVersion] = []
+        # Path by inode, and whether it was written now; no path while a helper is writing the first one.
+        self._links: dict[object, tuple[Optional[bytes], bool]] = {}
+        self._in_the_way: list[CatalogFile] = []
+        self._findings = Findings(snapshot.id)
+        self._problem = self._findings.problem
+        self._writing = Writing(options.helpers, options.most_helpers)
+        self._gathering: Gathering[Union[bytes, CatalogFile]] = Gathering(partial(bases_by_pack, database))
+        self._large: list[CatalogFile] = []  # files of many packs
+        self._firsts: dict[bytes, CatalogFile] = {}  # by path, those with more paths that a helper is writing
+        self._further: list[CatalogFile] = []  # those further paths
+        self._restored = self._unchanged = self._deleted = self._verified = 0
+        self._restored_directories = self._written_bytes = 0
+        self._begun = self._pending = 0  # entries that were looked at, and those of them that wait for helpers
+
+    def run(self, begin: float) -> RestoreResult:
+        options = self._options
+        if not options.destination:
+            raise RestoreError("the destination is empty; name a directory", "")
+        root = os.path.abspath(options.destination)
+        try:
+            if options.dry_run and not os.path.lexists(root):
+                self._restore_all()
+            else:
+                with self._reader, Destination(
+                    root, self._findings.failed, own=OpenFiles(open_now())
+                ) as self._destination:
+                    self._restore_all()
+                    comparison = Comparison(
+                        *(self._database, self._snapshot, self._selection),
+                        *(self._destination, self._findings, self._reporter),
+                    )
+                    if options.delete_extra:
+                        self._deleted = comparison.delete_extra(dry_run=options.dry_run)
+                    self._retry()
+                    self._finish_directories()
+                    if options.verify and not options.dry_run:
+                        self._verified = comparison.verify()
+        except OSError as exc:
+            if exc.errno not in FATAL:
+                raise
+            shown = os.fsdecode(root)
+            raise RestoreError(
+                f"cannot go on restoring into {shown}: {exc.strerror}; make room and run it again, it will finish the "
+                "rest",
+                shown,
+            ) from exc
+        return RestoreResult(
+            snapshot=self._snapshot.to_result(),
+            destination=os.fsdecode(os.path.realpath(root)),
+            restored_files=self._restored,
+            unchanged_files=self._unchanged,
+            restored_directories=self._restored_directories,
+            deleted_files=self._deleted,
+            written_bytes=self._written_bytes,
+            verified_files=self._verified,
+            dry_run=options.dry_run,
+            elapsed_seconds=time.monotonic() - begin,
+            problems=(*self._findings.problems(), *self._nothing_found()),
+        )
+
+    def _restore_all(self) -> None:
+        late: list[CatalogFile] = []  # a file of that name must not be taken for a temporary one of another's
+        with self._writing:
+            for file in self._selection.among(files_of(self._database, self._snapshot), self._problem):
+                version = file.version
+                if version.kind == b"d":
+                    self._guarded(self._restore_directory, file)
+                elif is_temporary(version.path):
+                    late.append(file)
+                elif version.kind != b"f":
+                    self._restore_files([file])
+                elif file.content is not None and file.content.pack is None and file.content.size:
+                    self._large.append(file)
+                    if len(self._large) > _PUT_OFF:
+                        self._restore_large()
+                elif self._gather(file):
+                    self._restore_gathered(self._gathering.take())
+            self._restore_gathered(self._gathering.take(everything=True))
+            self._writing.flush()
+            while self._large:
+                self._restore_large()
+                self._settle()
+            self._settle_all()
+        self._restore_files(late)
+
+    def _gather(self, file: CatalogFile) -> bool:
+        """Put a regular file to others of its pack; True if it is time to restore some of them."""
+        version, content = file
+        pack = None if content is None else content.pack
+        order = None
+        # As nearly all files: what is in a directory that was made now does not exist, and needs no look.
+        if version.link is None and split(version.path)[0] in self._made:
+            order = as_order(file)
+            if self._destination is not None and not self._options.dry_run:
+                self._writing.expect(version.size, self._database, self._destination)
+        return self._gathering.add(pack, marshal.dumps(order) if order else file)  # as bytes it takes half the room
+
+    def _restore_gathered(self, packs: Sequence[Sequence[Union[bytes, CatalogFile]]]) -> None:
+        """Restore files whose contents are each in one pack, pack by pack, or have helpers do it."""
+        if not self._writing.active:
+            for begin in range(0, len(packs), _AT_ONCE):
+                groups = [[_unpacked(item) for item in items] for items in packs[begin : begin + _AT_ONCE]]
+                if not self._options.dry_run:
+                    self._reader.forget()
+                    self._reader.expect(content for files in groups for _, content in files if content is not None)
+                for files in groups:
+                    self._restore_files(files)
+            return
+        for items in packs:
+            for item in items:
+                if isinstance(item, CatalogFile):
+                    self._restore_files([item])
+                else:
+                    self._begun += 1
+                    self._have_written(marshal.loads(item))
+            self._writing.end_pack()
+            self._settle()
+            while not self._writing.has_room():
+                if self._large:
+                    self._restore_large()
+                self._settle(wait=not self._large)
+
+    def _restore_files(self, files: Sequence[CatalogFile]) -> None:
+        for file in files:
+            self._begun += 1
+            if self._reporter.active:
+                self._report(file.version.path)
+            self._guarded(self._restore_file, file)
+
+    def _restore_large(self) -> None:
+        """Restore the large file whose content was stored first."""
+        self._large.sort(key=_stored_order, reverse=True)
+        self._restore_files([self._large.pop()])
+
+    # Files that helpers write.
+
+    def _have_written(self, order: Order) -> None:
+        self._pending += 1
+        self._writing.give(order)
+
+    def _settle(self, *, wait: bool = False) -> None:
+        """Take note of what became of groups."""
+        for group, answer in self._writing.answers(wait=wait):
+            if answer is None:  # its helper is no more
+                for order in group:
+                    self._pending -= 1
+                    self._report(order[0])
+                    self._guarded(self._write_here, self._given(order))
+                continue
+            self._pending -= len(group)
+            for what, path, code, text in answer.failures:
+                self._findings.failed(what, path, OSError(code, text))
+            for number, order in enumerate(group):
+                if number in answer.errors:
+                    self._guarded(partial(self._not_written, exc=answer.errors[number]), self._given(order))
+                elif order[0] in self._firsts:
+                    self._written(self._given(order))
+                else:
+                    self._restored += 1
+                    self._written_bytes += order[1]
+            self._report(group[-1][0])
+
+    def _settle_all(self) -> None:
+        """Wait until helpers have nothing more to do, then restore what waited for that."""
+        while self._further or self._writing.unanswered:
+            self._writing.flush()
+            while self._writing.unanswered:
+                self._settle(wait=True)
+            further, self._further = self._further, []
+            self._pending -= len(further)
+            self._begun -= len(further)
+            self._restore_files(further)
+
+    def _given(self, order: Order) -> CatalogFile:
+        """Return the file that a helper was given."""
+        return self._firsts.pop(order[0], None) or as_file(order)
+
+    def _write_here(self, file: CatalogFile) -> None:
+        self._forget_link(file.version)
+        self._write(file)
+        self._written(file)
+
+    def _not_written(self, file: CatalogFile, exc: Exception) -> None:
+        self._forget_link(file.version)
+        raise exc
+
+    def _forget_link(self, version: FileVersion) -> None:
+        if version.link is not None:
+            self._links.pop(version.inode, None)  # another path of it becomes the first
+
+    def _written(self, file: CatalogFile) -> None:
+        """Count a file that was written."""
+        version = file.version
+        self._restored += 1
+        if version.kind == b"f":
+            self._written_bytes += version.size
+        if version.link is not None:
+            self._links[version.inode] = (version.path, True)
+
+    def _report(self, path: bytes, offset: int = 0) -> None:
+        self._reporter.report(
+            "restore",
+            done_files=self._begun - self._pending,
+            total_files=self._snapshot.files,
+            done_bytes=self._written_bytes + offset,
+            total_bytes=self._snapshot.size if self._selection.everything else None,
+            path=path,
+        )
+
+    def _guarded(self, step: _Step, file: CatalogFile) -> None:
+        """Do one entry; what goes wrong with it is a problem, and the next one follows."""
+        path = file.version.path
+        try:
+            step(file)
+        except CorruptionError as exc:
+            self._problem("content-corrupt", path, f"not restored: {exc}", content=file.version.hash)
+        except OSError as exc:
+            if exc.errno in FATAL:
+                raise
+            if exc.errno == errno.EPERM and file.version.kind in b"cb":
+                self._findings.failed("device", path, exc)
+            elif exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                self._in_the_way.append(file)
+            else:
+                self._problem("not-written", path, f"not restored: {exc.strerror or exc}")
+        except (ValueError, TypeError, OverflowError) as exc:  # a NUL in a link's target, text in place of a number
+            self._problem("catalog-corrupt", path, f"not restored: {exc}")
+
+    def _retry(self) -> None:
+        """Restore what a directory was in the way of, if it is empty now that what is extra was deleted."""
+        for last in (False, True):
+            blocked, self._in_the_way = self._in_the_way, []
+            for file in blocked:
+                if last or not self._options.delete_extra:
+                    self._problem(
+                        "in-the-way", file.version.path, "not restored: a directory that is not empty has its name"
+                    )
+                else:
+                    self._guarded(self._restore_file, file)
+
+    def _restore_directory(self, file: CatalogFile) -> None:
+        version = file.version
+        path = version.path
+        existing = self._existing(path)
+        made = existing is None or not stat.S_ISDIR(existing.st_mode)
+        if existing is not None and made and (self._options.overwrite == "never" or self._is_repository(existing)):
+            self._problem("in-the-way", path, "not restored: a file has its name")
+            return
+        if not self._options.dry_run:
+            assert self._destination is not None
+            made = self._destination.make_directory(path)
+        if made:
+            self._made.add(path)
+        # A directory that was there keeps its metadata if nobody asked for it: restoring one file into a shared
+        # directory must not change that directory.
+        if made or (self._options.overwrite != "never" and version in self._selection):
+            self._directories.append(version)
+            self._restored_directories += 1
+
+    def _restore_file(self, file: CatalogFile) -> None:
+        version = file.version
+        existing = self._existing(version.path)
+        if existing is not None and self._is_repository(existing):
+            self._problem("in-the-way", version.path, "not restored: the repository itself has its name")
+            return
+        if version.link is not None:
+            if self._links.get(version.inode, _UNKNOWN)[0] is None:
+                self._wait_for_first(file)
+                return
+            if self._restore_link(version, existing):
+                return
+        policy, destination = self._options.overwrite, self._destination
+        if existing is not None and destination is not None and stays(policy, version, existing, destination):
+            renew = policy == "if-changed" and version.kind == b"f" and metadata_differs(version, existing, destination)
+            # An inode with another name may lie outside as well: it is not changed, a file of its own is written.
+            if not renew or existing.st_nlink == 1:
+                self._leave(version, existing, renew=renew)
+                return
+        if self._options.dry_run:
+            self._written(file)
+            return
+        order = as_order(file)
+        if order is not None and self._destination is not None:
+            self._writing.expect(version.size, self._database, self._destination)
+        if order is None or not self._writing.active or (existing is not None and stat.S_ISDIR(existing.st_mode)):
+            self._write(file)
+            self._written(file)
+            return
+        if version.link is not None:
+            self._links[version.inode] = (None, True)
+            self._firsts[version.path] = file
+        self._have_written(order)
+
+    def _wait_for_first(self, file: CatalogFile) -> None:
+        """Put a path off until the first one of its inode is there."""
+        self._pending += 1
+        self._further.append(file)
+        if len(self._further) > _PUT_OFF:
+            self._settle_all()
+
+    def _leave(self, version: FileVersion, existing: os.stat_result, *, renew: bool) -> None:
+        """Leave what is there, but for its metadata if that differs."""
+        destination = self._destination
+        assert destination is not None
+        if renew and not self._options.dry_run:
+            destination.set_metadata(version.path, version.kind, _metadata(version))
+        self._unchanged += 1
+        # What the policy left alone may be another file altogether: nothing is linked to that.
+        if version.link is not None and looks_as_saved(version, existing, destination):
+            self._links[version.inode] = (version.path, False)
+
+    def _existing(self, path: bytes) -> Optional[os.stat_result]:
+        if self._destination is None or (path and split(path)[0] in self._made):
+            return None
+        return self._destination.lstat(path)
+
+    def _is_repository(self, existing: os.stat_result) -> bool:
+        return (existing.st_dev, existing.st_ino) in self._repository
+
+    def _restore_link(self, version: FileVersion, existing: Optional[os.stat_result]) -> bool:
+        """Make a hard link if another path of the inode was restored; False if this is the first."""
+        first, written = self._links.get(version.inode, _UNKNOWN)
+        if not first:
+            return False
+        if self._destination is not None and existing is not None:
+            status = None if written else self._destination.lstat(first)
+            same = status is not None and (status.st_dev, status.st_ino) == (existing.st_dev, existing.st_ino)
+            newer = self._options.overwrite == "if-newer" and version.mtime_ns <= existing.st_mtime_ns
+            if same or newer or self._options.overwrite == "never":
+                self._unchanged += 1
+                return True
+        if not self._options.dry_run:
+            assert self._destination is not None
+            try:
+                self._destination.make_link(version.path, first)
+            except OSError as exc:
+                if exc.errno not in _NO_LINK:
+                    raise
+                return False  # it becomes a file of its own
+        self._restored += 1
+        return True
+
+    def _write(self, file: CatalogFile) -> None:
+        version = file.version
+        destination = self._destination
+        assert destination is not None
+        metadata = _metadata(version)
+        if version.kind == b"f":
+            if file.content is None or version.hash is None:
+                raise CorruptionError("its content is not in the repository")
+            if file.content.size != version.size:
+                raise CorruptionError("its size is not that of its content")
+            pieces = self._reader.stream(file.content)
+            if file.content.pack is not None:
+                pieces = iter(list(pieces))  # verified before the file is made
+            elif self._reporter.active and version.size:
+                pieces = self._reported(pieces, version.path)
+            destination.write_file(version.path, pieces, version.size, bool(version.sparse), metadata)
+        elif version.kind == b"l":
+            destination.make_symlink(version.path, version.target or b"", metadata)
+        elif version.kind in (b"p", b"s", b"c", b"b"):
+            destination.make_special(version.path, version.kind, version.rdev or 0, metadata)
+        else:
+            raise CorruptionError(f"its kind {version.kind!r} is unknown")
+
+    def _reported(
+        self, pieces: Iterator[tuple[int, Optional[Bytes]]], path: bytes
+    ) -> Iterator[tuple[int, Optional[Bytes]]]:
+        """Pass the pieces of a large file on, and tell how far it is."""
+        for offset, data in pieces:
+            self._report(path, offset)
+            yield offset, data
+
+    def _finish_directories(self) -> None:
+        """Give directories their metadata when nothing is written into them any more, the deepest first."""
+        if self._options.dry_run:
+            return
+        assert self._destination is not None
+        for number, version in enumerate(reversed(self._directories)):
+            self._reporter.report("metadata", done_files=number, total_files=len(self._directories), path=version.path)
+            self._guarded(self._finish_directory, CatalogFile(version, None))
+
+    def _finish_directory(self, file: CatalogFile) -> None:
+        assert self._destination is not None
+        self._destination.set_metadata(file.version.path, b"d", _metadata(file.version))
+
+    def _nothing_found(self) -> list[Problem]:
+        """Return a problem if what was to be included is not in the snapshot: a misspelling should not pass."""
+        if not self._options.include or self._selection.found:
+            return []
+        names = ", ".join(self._options.include)
+        message = f"nothing in snapshot {self._snapshot.id} matches {names}; paths are relative to the source"
+        return [Problem(kind="nothing-found", path="", message=message)]
+
+
+def _unpacked(item: Union[bytes, CatalogFile]) -> CatalogFile:
+    return item if isinstance(item, CatalogFile) else as_file(marshal.loads(item))
+
+
+def _stored_order(file: CatalogFile) -> tuple[int, bytes]:
+    """Return a key by which files sort as their contents were stored."""
+    return 0 if file.content is None else file.content.id, file.version.path
+
+
+def _metadata(version: FileVersion) -> Metadata:
+    return Metadata(version.mode, version.uid, version.gid, version.mtime_ns, version.xattrs)
