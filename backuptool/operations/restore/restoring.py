@@ -1,7 +1,7 @@
 """Restoring: write a snapshot, or a part of it, into a directory.
 
-Owns what is written, what is left alone, and in which order. Writing safely is the destination's, giving back the
-right bytes the content reader's, and having much of it done by other processes writing's.
+Owns the order of the steps, and what goes wrong with one entry and not with the others. What becomes of an entry is
+placing's business, having much of it done by other processes writing's.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import errno
 import marshal
 import os
-import stat
 import time
 from functools import partial
-from typing import Callable, Iterator, Optional, Sequence, Union
+from typing import Callable, Optional, Sequence, Union
 
 import attrs
 
@@ -24,11 +23,9 @@ from ...storage.bases import bases_by_pack
 from ...storage.database import Database
 from ...storage.digest import FileVersion
 from ...storage.files import CatalogFile, files_of
-from ...storage.pieces import Bytes
 from ...storage.reader import ContentReader
 from ...storage.recognition import open_now
 from ...storage.snapshots import SnapshotRow, find_snapshot
-from ...tree.attributes import Metadata
 from ...tree.confined import split
 from ...tree.destination import Destination, is_temporary
 from ...tree.held import OpenFiles
@@ -36,7 +33,7 @@ from ..findings import Findings
 from ..selecting import Selection
 from .comparing import Comparison
 from .gathering import Gathering
-from .overwriting import looks_as_saved, metadata_differs, stays
+from .placing import Fate, Placing
 from .writing import FATAL, Order, Writing, as_file, as_order
 
 __all__ = ["RestoreOptions", "restore"]
@@ -48,12 +45,6 @@ _PUT_OFF = 2000
 
 #: Packs whose files are taken out of the window at a time where this process writes them: a file takes about a KB then.
 _AT_ONCE = 16
-
-#: For an inode of which no path was restored.
-_UNKNOWN = (b"", False)
-
-#: What a file system says that cannot have a hard link there, or not one more.
-_NO_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP)
 
 
 @attrs.frozen(kw_only=True)
@@ -99,11 +90,6 @@ class _Restore:
         self._selection = Selection(options.include, options.exclude, options.only)
         self._reader = ContentReader(database)
         self._destination: Optional[Destination] = None
-        self._repository = database.identities()
-        self._made: set[bytes] = set()  # directories that were made now: nothing is in them
-        self._directories: list[FileVersion] = []
-        # Path by inode, and whether it was written now; no path while a helper is writing the first one.
-        self._links: dict[object, tuple[Optional[bytes], bool]] = {}
         self._in_the_way: list[CatalogFile] = []
         self._findings = Findings(snapshot.id)
         self._problem = self._findings.problem
@@ -112,8 +98,7 @@ class _Restore:
         self._large: list[CatalogFile] = []  # files of many packs
         self._firsts: dict[bytes, CatalogFile] = {}  # by path, those with more paths that a helper is writing
         self._further: list[CatalogFile] = []  # those further paths
-        self._restored = self._unchanged = self._deleted = self._verified = 0
-        self._restored_directories = self._written_bytes = 0
+        self._deleted = self._verified = 0
         self._begun = self._pending = 0  # entries that were looked at, and those of them that wait for helpers
 
     def run(self, begin: float) -> RestoreResult:
@@ -123,11 +108,13 @@ class _Restore:
         root = os.path.abspath(options.destination)
         try:
             if options.dry_run and not os.path.lexists(root):
+                self._placing = self._new_placing()
                 self._restore_all()
             else:
                 with self._reader, Destination(
                     root, self._findings.failed, own=OpenFiles(open_now())
                 ) as self._destination:
+                    self._placing = self._new_placing()
                     self._restore_all()
                     comparison = Comparison(
                         *(self._database, self._snapshot, self._selection),
@@ -151,15 +138,22 @@ class _Restore:
         return RestoreResult(
             snapshot=self._snapshot.to_result(),
             destination=os.fsdecode(os.path.realpath(root)),
-            restored_files=self._restored,
-            unchanged_files=self._unchanged,
-            restored_directories=self._restored_directories,
+            restored_files=self._placing.restored,
+            unchanged_files=self._placing.unchanged,
+            restored_directories=self._placing.restored_directories,
             deleted_files=self._deleted,
-            written_bytes=self._written_bytes,
+            written_bytes=self._placing.written_bytes,
             verified_files=self._verified,
             dry_run=options.dry_run,
             elapsed_seconds=time.monotonic() - begin,
             problems=(*self._findings.problems(), *self._nothing_found()),
+        )
+
+    def _new_placing(self) -> Placing:
+        options = self._options
+        return Placing(
+            *(self._destination, self._reader, options.overwrite, options.dry_run, self._database.identities()),
+            *(self._selection, self._findings, self._report if self._reporter.active else None),
         )
 
     def _restore_all(self) -> None:
@@ -168,7 +162,7 @@ class _Restore:
             for file in self._selection.among(files_of(self._database, self._snapshot), self._problem):
                 version = file.version
                 if version.kind == b"d":
-                    self._guarded(self._restore_directory, file)
+                    self._guarded(self._placing.restore_directory, file)
                 elif is_temporary(version.path):
                     late.append(file)
                 elif version.kind != b"f":
@@ -193,10 +187,10 @@ class _Restore:
         pack = None if content is None else content.pack
         order = None
         # As nearly all files: what is in a directory that was made now does not exist, and needs no look.
-        if version.link is None and split(version.path)[0] in self._made:
+        if version.link is None and split(version.path)[0] in self._placing.made:
             order = as_order(file)
-            if self._destination is not None and not self._options.dry_run:
-                self._writing.expect(version.size, self._database, self._destination)
+            if not self._options.dry_run:
+                self._expect(version)
         return self._gathering.add(pack, marshal.dumps(order) if order else file)  # as bytes it takes half the room
 
     def _restore_gathered(self, packs: Sequence[Sequence[Union[bytes, CatalogFile]]]) -> None:
@@ -244,6 +238,7 @@ class _Restore:
 
     def _settle(self, *, wait: bool = False) -> None:
         """Take note of what became of groups."""
+        placing = self._placing
         for group, answer in self._writing.answers(wait=wait):
             if answer is None:  # its helper is no more
                 for order in group:
@@ -258,10 +253,10 @@ class _Restore:
                 if number in answer.errors:
                     self._guarded(partial(self._not_written, exc=answer.errors[number]), self._given(order))
                 elif order[0] in self._firsts:
-                    self._written(self._given(order))
+                    placing.count(self._given(order))
                 else:
-                    self._restored += 1
-                    self._written_bytes += order[1]
+                    placing.restored += 1
+                    placing.written_bytes += order[1]
             self._report(group[-1][0])
 
     def _settle_all(self) -> None:
@@ -280,33 +275,19 @@ class _Restore:
         return self._firsts.pop(order[0], None) or as_file(order)
 
     def _write_here(self, file: CatalogFile) -> None:
-        self._forget_link(file.version)
-        self._write(file)
-        self._written(file)
+        self._placing.forget_first(file.version)
+        self._placing.write(file)
 
     def _not_written(self, file: CatalogFile, exc: Exception) -> None:
-        self._forget_link(file.version)
+        self._placing.forget_first(file.version)
         raise exc
-
-    def _forget_link(self, version: FileVersion) -> None:
-        if version.link is not None:
-            self._links.pop(version.inode, None)  # another path of it becomes the first
-
-    def _written(self, file: CatalogFile) -> None:
-        """Count a file that was written."""
-        version = file.version
-        self._restored += 1
-        if version.kind == b"f":
-            self._written_bytes += version.size
-        if version.link is not None:
-            self._links[version.inode] = (version.path, True)
 
     def _report(self, path: bytes, offset: int = 0) -> None:
         self._reporter.report(
             "restore",
             done_files=self._begun - self._pending,
             total_files=self._snapshot.files,
-            done_bytes=self._written_bytes + offset,
+            done_bytes=self._placing.written_bytes + offset,
             total_bytes=self._snapshot.size if self._selection.everything else None,
             path=path,
         )
@@ -342,151 +323,40 @@ class _Restore:
                 else:
                     self._guarded(self._restore_file, file)
 
-    def _restore_directory(self, file: CatalogFile) -> None:
-        version = file.version
-        path = version.path
-        existing = self._existing(path)
-        made = existing is None or not stat.S_ISDIR(existing.st_mode)
-        if existing is not None and made and (self._options.overwrite == "never" or self._is_repository(existing)):
-            self._problem("in-the-way", path, "not restored: a file has its name")
-            return
-        if not self._options.dry_run:
-            assert self._destination is not None
-            made = self._destination.make_directory(path)
-        if made:
-            self._made.add(path)
-        # A directory that was there keeps its metadata if nobody asked for it: restoring one file into a shared
-        # directory must not change that directory.
-        if made or (self._options.overwrite != "never" and version in self._selection):
-            self._directories.append(version)
-            self._restored_directories += 1
-
     def _restore_file(self, file: CatalogFile) -> None:
         version = file.version
-        existing = self._existing(version.path)
-        if existing is not None and self._is_repository(existing):
-            self._problem("in-the-way", version.path, "not restored: the repository itself has its name")
-            return
-        if version.link is not None:
-            if self._links.get(version.inode, _UNKNOWN)[0] is None:
-                self._wait_for_first(file)
-                return
-            if self._restore_link(version, existing):
-                return
-        policy, destination = self._options.overwrite, self._destination
-        if existing is not None and destination is not None and stays(policy, version, existing, destination):
-            renew = policy == "if-changed" and version.kind == b"f" and metadata_differs(version, existing, destination)
-            # An inode with another name may lie outside as well: it is not changed, a file of its own is written.
-            if not renew or existing.st_nlink == 1:
-                self._leave(version, existing, renew=renew)
-                return
-        if self._options.dry_run:
-            self._written(file)
+        fate = self._placing.place(file)
+        if fate is Fate.WAITS:
+            self._pending += 1
+            self._further.append(file)
+            if len(self._further) > _PUT_OFF:
+                self._settle_all()
+        if fate not in (Fate.WRITTEN, Fate.WRITTEN_HERE):
             return
         order = as_order(file)
-        if order is not None and self._destination is not None:
-            self._writing.expect(version.size, self._database, self._destination)
-        if order is None or not self._writing.active or (existing is not None and stat.S_ISDIR(existing.st_mode)):
-            self._write(file)
-            self._written(file)
+        if order is not None:
+            self._expect(version)
+        if order is None or not self._writing.active or fate is Fate.WRITTEN_HERE:
+            self._placing.write(file)
             return
         if version.link is not None:
-            self._links[version.inode] = (None, True)
+            self._placing.expect_first(version)
             self._firsts[version.path] = file
         self._have_written(order)
 
-    def _wait_for_first(self, file: CatalogFile) -> None:
-        """Put a path off until the first one of its inode is there."""
-        self._pending += 1
-        self._further.append(file)
-        if len(self._further) > _PUT_OFF:
-            self._settle_all()
-
-    def _leave(self, version: FileVersion, existing: os.stat_result, *, renew: bool) -> None:
-        """Leave what is there, but for its metadata if that differs."""
-        destination = self._destination
-        assert destination is not None
-        if renew and not self._options.dry_run:
-            destination.set_metadata(version.path, version.kind, _metadata(version))
-        self._unchanged += 1
-        # What the policy left alone may be another file altogether: nothing is linked to that.
-        if version.link is not None and looks_as_saved(version, existing, destination):
-            self._links[version.inode] = (version.path, False)
-
-    def _existing(self, path: bytes) -> Optional[os.stat_result]:
-        if self._destination is None or (path and split(path)[0] in self._made):
-            return None
-        return self._destination.lstat(path)
-
-    def _is_repository(self, existing: os.stat_result) -> bool:
-        return (existing.st_dev, existing.st_ino) in self._repository
-
-    def _restore_link(self, version: FileVersion, existing: Optional[os.stat_result]) -> bool:
-        """Make a hard link if another path of the inode was restored; False if this is the first."""
-        first, written = self._links.get(version.inode, _UNKNOWN)
-        if not first:
-            return False
-        if self._destination is not None and existing is not None:
-            status = None if written else self._destination.lstat(first)
-            same = status is not None and (status.st_dev, status.st_ino) == (existing.st_dev, existing.st_ino)
-            newer = self._options.overwrite == "if-newer" and version.mtime_ns <= existing.st_mtime_ns
-            if same or newer or self._options.overwrite == "never":
-                self._unchanged += 1
-                return True
-        if not self._options.dry_run:
-            assert self._destination is not None
-            try:
-                self._destination.make_link(version.path, first)
-            except OSError as exc:
-                if exc.errno not in _NO_LINK:
-                    raise
-                return False  # it becomes a file of its own
-        self._restored += 1
-        return True
-
-    def _write(self, file: CatalogFile) -> None:
-        version = file.version
-        destination = self._destination
-        assert destination is not None
-        metadata = _metadata(version)
-        if version.kind == b"f":
-            if file.content is None or version.hash is None:
-                raise CorruptionError("its content is not in the repository")
-            if file.content.size != version.size:
-                raise CorruptionError("its size is not that of its content")
-            pieces = self._reader.stream(file.content)
-            if file.content.pack is not None:
-                pieces = iter(list(pieces))  # verified before the file is made
-            elif self._reporter.active and version.size:
-                pieces = self._reported(pieces, version.path)
-            destination.write_file(version.path, pieces, version.size, bool(version.sparse), metadata)
-        elif version.kind == b"l":
-            destination.make_symlink(version.path, version.target or b"", metadata)
-        elif version.kind in (b"p", b"s", b"c", b"b"):
-            destination.make_special(version.path, version.kind, version.rdev or 0, metadata)
-        else:
-            raise CorruptionError(f"its kind {version.kind!r} is unknown")
-
-    def _reported(
-        self, pieces: Iterator[tuple[int, Optional[Bytes]]], path: bytes
-    ) -> Iterator[tuple[int, Optional[Bytes]]]:
-        """Pass the pieces of a large file on, and tell how far it is."""
-        for offset, data in pieces:
-            self._report(path, offset)
-            yield offset, data
+    def _expect(self, version: FileVersion) -> None:
+        """Have helpers started when there is enough for them."""
+        if self._destination is not None:
+            self._writing.expect(version.size, self._database, self._destination)
 
     def _finish_directories(self) -> None:
         """Give directories their metadata when nothing is written into them any more, the deepest first."""
         if self._options.dry_run:
             return
-        assert self._destination is not None
-        for number, version in enumerate(reversed(self._directories)):
-            self._reporter.report("metadata", done_files=number, total_files=len(self._directories), path=version.path)
-            self._guarded(self._finish_directory, CatalogFile(version, None))
-
-    def _finish_directory(self, file: CatalogFile) -> None:
-        assert self._destination is not None
-        self._destination.set_metadata(file.version.path, b"d", _metadata(file.version))
+        directories = self._placing.directories
+        for number, version in enumerate(reversed(directories)):
+            self._reporter.report("metadata", done_files=number, total_files=len(directories), path=version.path)
+            self._guarded(lambda file: self._placing.finish_directory(file.version), CatalogFile(version, None))
 
     def _nothing_found(self) -> list[Problem]:
         """Return a problem if what was to be included is not in the snapshot: a misspelling should not pass."""
@@ -504,7 +374,3 @@ def _unpacked(item: Union[bytes, CatalogFile]) -> CatalogFile:
 def _stored_order(file: CatalogFile) -> tuple[int, bytes]:
     """Return a key by which files sort as their contents were stored."""
     return 0 if file.content is None else file.content.id, file.version.path
-
-
-def _metadata(version: FileVersion) -> Metadata:
-    return Metadata(version.mode, version.uid, version.gid, version.mtime_ns, version.xattrs)
