@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Tuple, Union
 
@@ -24,7 +25,7 @@ from backuptool import (
 )
 from backuptool.operations.prune.pruning import prune
 from backuptool.storage.pool import ConnectionPool
-from backuptool.storage.schema import PAGE_SIZE
+from backuptool.storage.schema import PAGE_SIZE, statements
 
 MIB = 1 << 20
 
@@ -492,6 +493,19 @@ def test_half_empty_packs_are_packed_again(repo: Repository, tmp_path: Path) -> 
     assert sql(repo.path, "SELECT count(*), sum(size), sum(live) FROM packs") == [(1, 200_000, 200_000)]
     assert restored(repo, 2, tmp_path / "out") == entries(root)
     assert repo.check().problems == ()
+
+
+@pytest.mark.parametrize("question", ["live * 2 < size", "size > live * 2"])
+def test_index_of_half_empty_packs_would_be_read_if_its_condition_was_the_other_way_round(question: str) -> None:
+    """As docs/format.md says; if it is read one day, that page and the cost of a prune have to be looked at."""
+    used = []
+    for condition in ("live * 2 < size", "size > live * 2"):
+        with closing(sqlite3.connect(":memory:")) as connection:
+            for statement in statements():
+                connection.execute(statement.replace("live * 2 < size", condition))
+            plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT id FROM packs WHERE {question}").fetchall()
+            used.append("packs_half_empty" in str(plan))
+    assert used == [False, True]
 
 
 def test_several_half_empty_packs_become_one(repo: Repository, tmp_path: Path) -> None:
