@@ -228,6 +228,33 @@ def test_processes_and_threads_create_and_use_it_at_once(real_argon2: None, tmp_
         assert repo.check().problems == ()
 
 
+TWO_AT_ONCE = """
+import os, sys, threading
+from backuptool.storage.encryption.construction import Stretched
+
+def run(times):
+    for number in range(times):
+        Stretched(b"password", bytes([number]) * 16)
+
+threads = [threading.Thread(target=run, args=(2,)) for _ in range(2)]
+for thread in threads:
+    thread.start()
+child = os.fork()
+if child == 0:
+    run(1)
+    os._exit(0)
+for thread in threads:
+    thread.join()
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_keys_are_found_in_several_threads_and_a_forked_child_at_once() -> None:
+    """OpenSSL by itself hangs there, so it is another process that does it."""
+    ended = subprocess.run([sys.executable, "-c", TWO_AT_ONCE], stdout=-1, stderr=-1, timeout=60, check=False)
+    assert (ended.stdout, ended.stderr) == (b"0\n", b"")
+
+
 def test_locks_of_one_thread_outlive_the_look_of_another(real_argon2: None, repo: Repository, tree: Path) -> None:
     repo.snapshot(tree)
     with repo._pool.writing() as database, database.transaction():

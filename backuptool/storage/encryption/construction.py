@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import threading
 from typing import TYPE_CHECKING, NoReturn, Optional
 
 from ...errors import RepositoryError
@@ -32,6 +33,15 @@ ID_BYTES = 16
 NONCE_BYTES = 12
 _KEY_BYTES = 32
 WRAPPED_BYTES = _KEY_BYTES + 16  # and the tag
+
+#: OpenSSL computes the lanes with threads of its own, of which a process has one set. Two runs at a time wait for each
+#: other for ever, or end with an error that says that there is no memory: tried with OpenSSL 4.0 and cryptography 50.
+_one_at_a_time = threading.Lock()
+
+# A child that is forked while one runs would find its threads busy for ever: the fork waits for it.
+os.register_at_fork(
+    before=_one_at_a_time.acquire, after_in_child=_one_at_a_time.release, after_in_parent=_one_at_a_time.release
+)
 
 _LABEL = b"backuptool %d " % VERSION
 
@@ -88,9 +98,9 @@ class Stretched:
             from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
         except ImportError as exc:
             raise unavailable("") from exc
-        self._secret = Argon2id(
-            salt=salt, length=_KEY_BYTES, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY_KIB
-        ).derive(password)
+        parameters = Argon2id(salt=salt, length=_KEY_BYTES, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY_KIB)
+        with _one_at_a_time:
+            self._secret = parameters.derive(password)
 
     def wrap(self, key: FileKey, id_: bytes, nonce: bytes, context: bytes) -> bytes:
         """Return the key of a repository so that only this password opens it.
