@@ -58,7 +58,7 @@ class ContentWriter:
         self._database = database
         self._lock = threading.RLock()
         self._hasher = ThreadPoolExecutor(1, thread_name_prefix="backuptool-hash")
-        self._committer = Committer(database, clock, self.ids, self._note_committed)  # before anything is looked up
+        self._committer = Committer(database, clock, self.ids, self._note_written)  # before anything is looked up
         self._filter = HashFilter(database)
         self._pending: dict[bytes, int] = {}  # ordinal by hash of what is not committed yet
         self._compressor = PackCompressor(compression)
@@ -275,7 +275,7 @@ class ContentWriter:
         for pack in self._compressor.finished(wait_for_all=wait_for_all):
             self._committer.add(pack)
 
-    def _note_committed(self, packs: Sequence[CompressedPack], digests: Sequence[bytes]) -> None:
+    def _note_written(self, packs: Sequence[CompressedPack], digests: Sequence[bytes]) -> None:
         for pack in packs:
             self._compressor.take_back(pack)
         for digest in digests:

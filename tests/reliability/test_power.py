@@ -107,7 +107,7 @@ class Recording:
 
         def run() -> int:
             # As if there were more to do: several transactions for packs, and for pages that are given back.
-            committer._COMMIT_BYTES, pruning._BATCH_PAGES, connecting._CACHE_KIB = 40_000, 3, self._cache_kib
+            committer._BATCH_BYTES, pruning._BATCH_PAGES, connecting._CACHE_KIB = 40_000, 3, self._cache_kib
             descriptor = os.open(str(self._printed), os.O_WRONLY)
             os.dup2(descriptor, 1)
             sys.stdout = os.fdopen(1, "w", closefd=False)
