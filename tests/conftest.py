@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures.thread  # noqa: F401  (imported early: as another user Python's own files may be unreachable)
 import importlib
 import itertools
+import marshal
 import os
 import pickle
 import random
@@ -21,11 +22,15 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Opt
 import pathspec  # noqa: F401
 import pyfastcdc  # noqa: F401
 import pytest
+from runner import Runner
 
 from backuptool import Repository, SnapshotResult
 from backuptool.operations.snapshot.directory import SnapshotOptions, snapshot
 from backuptool.progress import ProgressCallback, ProgressEvent, Reporter
-from backuptool.storage.compression import compress
+from backuptool.storage.chunking import CHUNKING, Chunking
+from backuptool.storage.compression import compress, decompress
+from backuptool.storage.connecting import create_database
+from backuptool.storage.database import Database
 from backuptool.storage.drivers import Driver, default_driver, set_default_driver
 from backuptool.storage.pool import ConnectionPool
 
@@ -168,6 +173,32 @@ def sql(path: Union[str, Path], statement: str, *parameters: object) -> list[Any
         connection.close()
 
 
+def damage_content(repo: Repository, path: str) -> None:
+    """Change stored bytes of a file so that only its own content is hit."""
+    repo.close()
+    content, pack, offset, size = sql(
+        repo.path,
+        "SELECT c.id, c.pack, c.offset, c.size FROM files AS f JOIN contents AS c ON c.id = f.content WHERE path = ?",
+        path,
+    )[0]
+    if pack is None:
+        ((pack, offset, size),) = sql(
+            repo.path,
+            "SELECT c.pack, c.offset, c.size FROM parts AS p JOIN contents AS c ON c.id = p.part "
+            "WHERE content = ? ORDER BY p.offset LIMIT 1 OFFSET 5",
+            content,
+        )
+    codec, data, whole = sql(repo.path, "SELECT codec, data, size FROM packs WHERE id = ?", pack)[0]
+    plain = bytearray(decompress(codec, data, whole))
+    plain[offset + size // 2] ^= 1
+    sql(repo.path, "UPDATE packs SET codec = 'raw', data = ? WHERE id = ?", bytes(plain), pack)
+
+
+def new_database(path: Path, chunking: Chunking = CHUNKING, lock_timeout: float = 10.0) -> Database:
+    """Create an empty repository."""
+    return create_database(str(path), lock_timeout, [("id", "00" * 16), *chunking.settings()])
+
+
 class EveryEvent(Reporter):
     """Passes every event on, where Reporter thins them out: the same calls in each run, however fast the machine."""
 
@@ -221,6 +252,12 @@ def children() -> List[int]:
         with suppress(FileNotFoundError):  # the thread has ended
             found += [int(child) for child in (task / "children").read_text().split()]
     return [child for child in found if b"operations.processes" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def helper_message(value: Any) -> bytes:
+    """What a helper writes to say that."""
+    data = marshal.dumps(value)
+    return len(data).to_bytes(4, "little") + data
 
 
 def as_nobody(function: Callable[[], T]) -> T:
@@ -316,6 +353,26 @@ def repo(tmp_path: Path, clock: Clock) -> Iterator[Repository]:
     """A repository that does not exist yet."""
     with Repository(tmp_path / "backups.db", lock_timeout=10) as repository:
         yield repository
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current directory, universal time, and none of the variables that the commands read."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("BACKUPTOOL_DB", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield tmp_path
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.fixture
+def run(place: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> Runner:
+    """What runs commands in an empty directory."""
+    return Runner(capsysbinary)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple, Un
 import attrs
 import pytest
 from conftest import Clock, Entry, age, entries, noise, restored, snapshot_watched, sql, write, write_tree
+from trees import make_some_of_everything
 
 from backuptool import (
     BackuptoolError,
@@ -79,24 +80,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sample]:
     base = tmp_path_factory.mktemp("sample")
     with pytest.MonkeyPatch.context() as patch, Repository(base / "backups.db") as repo:
         patch.setattr(time, "time_ns", Clock(3600))
-        first = write_tree(
-            base / "first",
-            {
-                "one.txt": b"the first file\n" * 20,
-                "empty": b"",
-                "sub/three.txt": b"the third file\n" * 50,
-                "sub/noise": noise(300),
-            },
-        )
-        os.link(str(first / "one.txt"), str(first / "link"))
-        (first / "symlink").symlink_to("one.txt")
-        os.mkfifo(str(first / "fifo"))
-        os.setxattr(str(first / "sub" / "noise"), "user.note", b"attribute")
-        with (first / "large").open("wb") as file:
-            file.write(b"a large file, line after line\n" * 6000)
-            file.seek(MIB)
-            file.write(b"and its end\n" * 6000)
-            file.truncate(MIB + 300_000)
+        first = make_some_of_everything(base / "first", lines=6000, size=MIB + 300_000)
         for name in ("symlink", "fifo", "large"):
             age(first / name)
         second = write_tree(base / "second", {"x": b"of the second source", "same": b"the first file\n" * 20})

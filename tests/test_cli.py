@@ -18,62 +18,16 @@ import threading
 import time
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import Any, Callable, Iterator, TextIO
+from typing import Callable, Iterator, TextIO
 
-import attrs
 import pytest
+from runner import ESCAPE, ESCAPED, Outcome, Runner, command, environment
 
 import backuptool
 from backuptool import Repository
 from backuptool.cli import ExitCode, main
 
-ESCAPE = "\x1b[31m\u202ered"
-ESCAPED = r"\x1b[31m\u202ered"
-
-
-@attrs.frozen
-class Outcome:
-    """What a command left behind: its exit code and what it wrote."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-class Runner:
-    """Runs commands in this process, as the console script does."""
-
-    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capture
-
-    def __call__(self, *arguments: str) -> Outcome:
-        self._capture.readouterr()
-        code = main(arguments)
-        captured = self._capture.readouterr()
-        return Outcome(code, captured.out.decode(), captured.err.decode())
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current directory, universal time, and none of the variables that the commands read."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("BACKUPTOOL_DB", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    yield tmp_path
-    monkeypatch.undo()
-    time.tzset()
-
-
-@pytest.fixture
-def run(capsysbinary: pytest.CaptureFixture[bytes]) -> Runner:
-    return Runner(capsysbinary)
+pytestmark = pytest.mark.usefixtures("place")
 
 
 @pytest.fixture
@@ -106,14 +60,6 @@ def damage(path: str = "backups.db") -> None:
 
 def tree(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if not path.is_dir()}
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "backuptool", *arguments]
-
-
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(backuptool.__file__)), **more}
 
 
 class Terminal:
@@ -172,7 +118,7 @@ def test_list_prints_exactly_this_shape(run: Runner, snapshots: list[int]) -> No
         "------------------------------------------------------------\n"
         "TOTAL                                  186        \n"
     )
-    assert Outcome(0, expected, "") == run("list")
+    assert Outcome(0, expected.encode(), "") == run("list")
 
 
 def test_list_shows_local_time(run: Runner, snapshots: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -585,7 +531,7 @@ def test_with_json_an_error_is_a_line_on_standard_error_alone(run: Runner) -> No
 
 
 def test_quiet_commands_print_nothing_and_a_quiet_list_its_table(run: Runner, snapshots: list[int]) -> None:
-    quiet = Outcome(0, "", "")
+    quiet = Outcome(0, b"", "")
     assert quiet == run("-q", "snapshot", "--target-directory", "source")
     assert quiet == run("-q", "restore", "--snapshot-number", "1", "--output-directory", "out")
     assert quiet == run("-q", "prune", "--snapshot", "1")
@@ -720,7 +666,7 @@ def test_a_reader_that_went_away_is_no_error(
 ) -> None:
     with write_end_of_a_broken_pipe() as pipe:
         monkeypatch.setattr(sys, "stdout", pipe)
-        assert Outcome(0, "", "") == run(*arguments)
+        assert Outcome(0, b"", "") == run(*arguments)
 
 
 def test_help_that_is_written_at_once_into_a_broken_pipe_is_quiet(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -728,7 +674,7 @@ def test_help_that_is_written_at_once_into_a_broken_pipe_is_quiet(run: Runner, m
     with write_end_of_a_broken_pipe() as pipe:
         pipe.reconfigure(write_through=True)  # type: ignore[attr-defined]
         monkeypatch.setattr(sys, "stdout", pipe)
-        assert run("--help") == Outcome(0, "", "")
+        assert run("--help") == Outcome(0, b"", "")
 
 
 def test_a_process_whose_reader_went_away_is_quiet(snapshots: list[int]) -> None:

@@ -12,14 +12,14 @@ from typing import List
 
 import pytest
 from conftest import noise, sql, write
-from test_cli import ESCAPE, ESCAPED, Runner, command, environment, place, run  # noqa: F401
+from runner import ESCAPE, ESCAPED, Runner, command, environment
 
 import backuptool.cli
 from backuptool.commands.arguments import moment
 
 
 @pytest.fixture
-def history(run: Runner, place: Path) -> Path:  # noqa: F811
+def history(run: Runner, place: Path) -> Path:
     """Three snapshots in which a file changes, moves and is gone."""
     source = place / "source"
     write(source / "a.txt", b"first\n")
@@ -39,7 +39,7 @@ def shape(text: str) -> List[str]:
     return [re.sub(" +", " ", line).strip() for line in text.splitlines()]
 
 
-def test_history_shows_versions_changes_and_moves(run: Runner, history: Path) -> None:  # noqa: F811
+def test_history_shows_versions_changes_and_moves(run: Runner, history: Path) -> None:
     assert shape(run("history", "a.txt").out) == [
         f"laptop:{history}",
         "SNAPSHOTS FIRST TAKEN SIZE MODIFIED WHAT",
@@ -55,7 +55,7 @@ def test_history_shows_versions_changes_and_moves(run: Runner, history: Path) ->
     assert "problem: nothing-found: nothing: no snapshot has nothing" in nothing.err
 
 
-def test_find_shows_each_version_once(run: Runner, history: Path) -> None:  # noqa: F811
+def test_find_shows_each_version_once(run: Runner, history: Path) -> None:
     assert shape(run("find", "*.txt").out) == [f"laptop:{history}", "1 6 T a.txt", "2 13 T a.txt", "3 13 T sub/b.txt"]
     assert shape(run("find", "--kind", "symlink", "-v").out)[1:] == ["1 to 3 symlink T link", "a.txt"]
     assert shape(run("find", "--path", "sub/*", "--smaller-than", "10").out)[1:] == ["1 to 3 2 T sub/kept.bin"]
@@ -70,7 +70,7 @@ def test_find_shows_each_version_once(run: Runner, history: Path) -> None:  # no
     assert run("find", "--sha256", "short").code == 1
 
 
-def test_ls_shows_what_is_there(run: Runner, history: Path) -> None:  # noqa: F811
+def test_ls_shows_what_is_there(run: Runner, history: Path) -> None:
     lines = shape(run("ls", "--snapshot-number", "1").out)
     assert [line.split(" ", 3)[-1] for line in lines] == ["6 T a.txt", "- T link -> a.txt", "- T sub/"]
     assert [line[:10] for line in lines] == ["-rw-r--r--", "lrwxrwxrwx", "drwxr-xr-x"]
@@ -83,7 +83,7 @@ def test_ls_shows_what_is_there(run: Runner, history: Path) -> None:  # noqa: F8
 
 
 def test_cat_writes_the_bytes_as_they_are(
-    run: Runner,  # noqa: F811
+    run: Runner,
     history: Path,
     capsysbinary: pytest.CaptureFixture[bytes],
 ) -> None:
@@ -100,7 +100,7 @@ def test_cat_writes_the_bytes_as_they_are(
     assert "sub is a directory; only a file can be opened" in wrong.err
 
 
-def test_diff_shows_what_differs(run: Runner, history: Path) -> None:  # noqa: F811
+def test_diff_shows_what_differs(run: Runner, history: Path) -> None:
     last = ["moved a.txt -> sub/b.txt", "Snapshot 2 to snapshot 3:"]
     figures = "0 added, 0 B; 0 removed, 0 B; 0 changed, 0 B; 1 moved"
     assert shape(run("diff").out) == shape(run("diff", "2").out) == shape(run("diff", "2", "3").out) == [*last, figures]
@@ -110,7 +110,7 @@ def test_diff_shows_what_differs(run: Runner, history: Path) -> None:  # noqa: F
     assert run("diff", "1", "--json").json["moved_files"] == 0
 
 
-def test_diff_compares_with_a_directory(run: Runner, history: Path) -> None:  # noqa: F811
+def test_diff_compares_with_a_directory(run: Runner, history: Path) -> None:
     write(history / "new.tmp", b"new")
     (history / "sub" / "kept.bin").chmod(0)
     outcome = run("diff", "--directory", "source")
@@ -130,7 +130,7 @@ def test_diff_compares_with_a_directory(run: Runner, history: Path) -> None:  # 
 
 
 def test_diff_of_lines_is_exact_in_a_pipe_and_safe_on_a_terminal(
-    run: Runner,  # noqa: F811
+    run: Runner,
     history: Path,
     capsysbinary: pytest.CaptureFixture[bytes],
     monkeypatch: pytest.MonkeyPatch,
@@ -145,7 +145,7 @@ def test_diff_of_lines_is_exact_in_a_pipe_and_safe_on_a_terminal(
     assert run("diff", "--text", "odd", "--json").json["text"].endswith("+a\t\\\x1b[31m\udcff\n")
 
 
-def test_names_cannot_steer_the_terminal(run: Runner, place: Path) -> None:  # noqa: F811
+def test_names_cannot_steer_the_terminal(run: Runner, place: Path) -> None:
     source = place / ("source" + ESCAPE)
     write(source / ("name" + ESCAPE), b"x")
     (source / ("link" + ESCAPE)).symlink_to("to" + ESCAPE)
@@ -176,7 +176,7 @@ def test_names_cannot_steer_the_terminal(run: Runner, place: Path) -> None:  # n
     ],
 )
 def test_with_json_standard_output_is_one_document(
-    run: Runner,  # noqa: F811
+    run: Runner,
     history: Path,
     arguments: List[str],
     keys: set[str],
@@ -187,13 +187,13 @@ def test_with_json_standard_output_is_one_document(
     assert keys <= set(outcome.json)
 
 
-def test_what_was_asked_for_is_printed_quietly_too(run: Runner, history: Path) -> None:  # noqa: F811
+def test_what_was_asked_for_is_printed_quietly_too(run: Runner, history: Path) -> None:
     for arguments in (["history", "a.txt"], ["find"], ["ls"], ["diff"], ["list"]):
         assert run(*arguments, "-q").out == run(*arguments).out != ""
 
 
 @pytest.mark.parametrize("arguments", [["cat", "large"], ["find"], ["ls"], ["diff"]])
-def test_a_reader_that_goes_away_is_no_error(place: Path, arguments: List[str]) -> None:  # noqa: F811
+def test_a_reader_that_goes_away_is_no_error(place: Path, arguments: List[str]) -> None:
     write(place / "source" / "large", noise(3 << 20))
     with backuptool.Repository("backups.db") as repo:
         repo.snapshot("source")
@@ -211,7 +211,7 @@ def test_a_reader_that_goes_away_is_no_error(place: Path, arguments: List[str]) 
         assert process.wait() == 0
 
 
-def test_a_full_disk_is_an_error(place: Path, history: Path) -> None:  # noqa: F811
+def test_a_full_disk_is_an_error(place: Path, history: Path) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
             command("cat", "sub/b.txt"), env=environment(), cwd=place, stdout=full, stderr=subprocess.PIPE, check=False
@@ -229,7 +229,7 @@ def test_a_closed_standard_output_takes_nothing(
     assert backuptool.cli.main(["cat", "sub/b.txt"]) == 0
 
 
-def test_damage_found_while_writing_is_an_error(run: Runner, history: Path) -> None:  # noqa: F811
+def test_damage_found_while_writing_is_an_error(run: Runner, history: Path) -> None:
     sql("backups.db", "UPDATE packs SET data = zeroblob(length(data))")
     outcome = run("cat", "sub/b.txt")
     assert (outcome.code, outcome.out) == (1, "")
@@ -255,7 +255,7 @@ def test_spans_are_times_ago() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2025-13-01", "7", "7y", "2025", "999999w"])
-def test_what_is_no_time_is_wrong_usage(run: Runner, text: str) -> None:  # noqa: F811
+def test_what_is_no_time_is_wrong_usage(run: Runner, text: str) -> None:
     outcome = run("find", "--newer", text)
     assert outcome.code == 2
     assert "not a time like 2025-03-30" in outcome.err

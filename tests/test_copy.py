@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
-from conftest import Clock, Entry, entries, noise, restored, sql, write, write_tree
+from conftest import Clock, Entry, damage_content, entries, noise, restored, sql, write, write_tree
 from properties import HealthCheck, given, settings, st
 from trees import differences, make_every_kind, make_sparse_file, random_bytes
 
@@ -71,29 +71,6 @@ def assert_same(repo: Repository, other: Repository, tmp_path: Path) -> None:
         assert repo.restore(one.id, left).problems == ()
         assert other.restore(two.id, right).problems == ()
         assert differences(left, right) == []
-
-
-def damage_content(repo: Repository, path: str) -> None:
-    """Change stored bytes of a file so that only its own content is hit."""
-    repo.close()
-    content, pack, offset, size = sql(
-        repo.path,
-        "SELECT c.id, c.pack, c.offset, c.size FROM files AS f JOIN contents AS c ON c.id = f.content WHERE path = ?",
-        path,
-    )[0]
-    if pack is None:
-        ((pack, offset, size),) = sql(
-            repo.path,
-            "SELECT c.pack, c.offset, c.size FROM parts AS p JOIN contents AS c ON c.id = p.part "
-            "WHERE content = ? ORDER BY p.offset LIMIT 1 OFFSET 5",
-            content,
-        )
-    codec, data, whole = sql(repo.path, "SELECT codec, data, size FROM packs WHERE id = ?", pack)[0]
-    from backuptool.storage.compression import decompress
-
-    plain = bytearray(decompress(codec, data, whole))
-    plain[offset + size // 2] ^= 1
-    sql(repo.path, "UPDATE packs SET codec = 'raw', data = ? WHERE id = ?", bytes(plain), pack)
 
 
 # What arrives.

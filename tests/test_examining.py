@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import marshal
 import os
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Iterator, List
 
 import pytest
-from conftest import noise, sql, write
+from conftest import helper_message, noise, sql, write
 
 from backuptool import Repository
 from backuptool.operations.check.examining import Examination, PackReport, examine
@@ -79,22 +78,16 @@ def test_only_helpers_examine_while_nothing_is_asked_for(database: Database) -> 
         assert len(list(examination.reports())) == PACKS
 
 
-def message(value: Any) -> bytes:
-    """What a helper writes to say that."""
-    data = marshal.dumps(value)
-    return len(data).to_bytes(4, "little") + data
-
-
 @pytest.mark.parametrize(
     "answer",
     [
         b"",
         b"nonsense\n",
-        message([(1, 2, None, ())])[:-3],
-        message([(9999, 0, None, ())]),
-        message(7),
-        message(None),
-        message([(1, 2, 3)]),
+        helper_message([(1, 2, None, ())])[:-3],
+        helper_message([(9999, 0, None, ())]),
+        helper_message(7),
+        helper_message(None),
+        helper_message([(1, 2, 3)]),
         b"\xff\xff\xff\xff",
     ],
     ids=["nothing", "nonsense", "half", "other packs", "a number", "None", "a short report", "an endless message"],

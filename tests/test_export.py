@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from conftest import noise, sql, write, write_tree
+from conftest import damage_content, noise, sql, write, write_tree
 from properties import given, st
-from test_copy import damage_content
 from trees import (
     differences,
     make_every_kind,
@@ -23,6 +22,7 @@ from trees import (
     needs_root,
     program,
     random_bytes,
+    remove_sockets,
     rsync_differences,
 )
 
@@ -44,12 +44,6 @@ def extract(archive: Path, destination: Path, *options: str) -> str:
     )
     assert done.returncode == 0, done.stdout.decode("utf-8", "replace")
     return done.stdout.decode("utf-8", "surrogateescape")
-
-
-def remove_sockets(root: Path) -> None:
-    for path in list(root.rglob("*")):
-        if stat.S_ISSOCK(path.lstat().st_mode):
-            path.unlink()
 
 
 @needs_root

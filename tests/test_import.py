@@ -12,8 +12,16 @@ from typing import Any, Dict, List, Optional, Tuple
 import pytest
 from conftest import noise, sql, write, write_tree
 from properties import HealthCheck, given, settings, st
-from test_export import remove_sockets
-from trees import differences, make_every_kind, make_sparse_file, needs_root, program, random_bytes, rsync_differences
+from trees import (
+    differences,
+    make_every_kind,
+    make_sparse_file,
+    needs_root,
+    program,
+    random_bytes,
+    remove_sockets,
+    rsync_differences,
+)
 
 from backuptool import ProgressEvent, Repository, RepositoryLockedError, SourceError
 from backuptool.tree import pax

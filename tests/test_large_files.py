@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import List, Tuple
 
 import pytest
-from conftest import noise, restored, snapshot_watched, sql, write
-from test_storage import create
+from conftest import new_database, noise, restored, snapshot_watched, sql, write
 
 from backuptool import ProgressEvent, Repository
 from backuptool.storage.compression import SETTINGS
@@ -109,7 +108,7 @@ def moved(writer: ContentWriter, known: bytes, fresh: bytes) -> Tuple[bytes, byt
 
 @pytest.mark.parametrize("fresh", [b"fresh" * 1000, b"known" * 1000], ids=["one of two", "both"])
 def test_block_is_not_overwritten_while_it_is_being_hashed(tmp_path: Path, fresh: bytes) -> None:
-    with closing(create(tmp_path / "r.db")) as database, ContentWriter(database, lambda: 0) as writer:
+    with closing(new_database(tmp_path / "r.db")) as database, ContentWriter(database, lambda: 0) as writer:
         known = b"known" * 1000
         writer.add(known)
         seen, data = moved(writer, known, fresh)
@@ -117,7 +116,7 @@ def test_block_is_not_overwritten_while_it_is_being_hashed(tmp_path: Path, fresh
 
 
 def test_what_is_given_back_is_made_again_when_it_is_needed(tmp_path: Path) -> None:
-    with closing(create(tmp_path / "r.db")) as database, ContentWriter(database, lambda: 0) as writer:
+    with closing(new_database(tmp_path / "r.db")) as database, ContentWriter(database, lambda: 0) as writer:
         contents = []
         for number in range(4):
             contents.append(writer.add(noise(MIB, number)))

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any, Iterator, List, NamedTuple
+from typing import List
 
 import pytest
-from conftest import sql
+from conftest import sql, write_tree
+from runner import Runner
 
 import backuptool
 from backuptool.cli import main
@@ -25,51 +24,12 @@ from backuptool.commands.manual import manual_page
 from backuptool.commands.parser import build_parser
 
 
-class Outcome(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: bytes
-    err: str
-
-    @property
-    def text(self) -> str:
-        return self.out.decode()
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-class Runner:
-    """Runs commands in this process, as the console script does."""
-
-    def __init__(self, capture: pytest.CaptureFixture[bytes]) -> None:
-        self._capture = capture
-
-    def __call__(self, *arguments: str) -> Outcome:
-        self._capture.readouterr()
-        code = main(arguments)
-        captured = self._capture.readouterr()
-        return Outcome(code, captured.out, captured.err.decode())
-
-
 @pytest.fixture
-def run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
-) -> Iterator[Runner]:
+def run(run: Runner, place: Path) -> Runner:
     """What runs commands in a directory with a tree and a snapshot of it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("BACKUPTOOL_DB", raising=False)
-    monkeypatch.setenv("TZ", "UTC")
-    time.tzset()
-    (tmp_path / "tree" / "docs").mkdir(parents=True)
-    (tmp_path / "tree" / "a.txt").write_bytes(b"a" * 1000)
-    (tmp_path / "tree" / "docs" / "b.txt").write_bytes(b"b" * 2000)
-    assert main(["-q", "snapshot", "--target-directory", "tree"]) == 0
-    yield Runner(capsysbinary)
-    monkeypatch.undo()
-    time.tzset()
+    write_tree(place / "tree", {"a.txt": b"a" * 1000, "docs/b.txt": b"b" * 2000})
+    assert run("-q", "snapshot", "--target-directory", "tree").code == 0
+    return run
 
 
 def damage() -> None:
@@ -102,15 +62,15 @@ def test_completion_prints_a_script_that_the_shell_understands(run: Runner, shel
         pytest.skip(f"{shell} is not there")
     told = run("completion", shell)
     assert (told.code, told.err) == (0, "")
-    Path("script").write_bytes(told.out)
+    Path("script").write_bytes(told.data)
     subprocess.run([program, "-n", "script"], check=True)
-    assert run("completion", shell, "--json").json == {"shell": shell, "script": told.text}
+    assert run("completion", shell, "--json").json == {"shell": shell, "script": told.out}
     assert not Path("none.db").exists()
 
 
 def test_the_script_completes_commands_options_choices_and_files(run: Runner) -> None:
     pytest.importorskip("shtab")
-    Path("script").write_bytes(run("completion", "bash").out)
+    Path("script").write_bytes(run("completion", "bash").data)
     Path("file name.db").touch()
 
     def complete(*words: str) -> List[str]:
@@ -131,7 +91,7 @@ def test_the_script_completes_commands_options_choices_and_files(run: Runner) ->
 def test_without_shtab_one_line_says_what_to_install(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
     told = run("completion", "bash")
-    assert (told.code, told.out) == (1, b"")
+    assert (told.code, told.data) == (1, b"")
     assert told.err == (
         "backuptool: error: completion needs the package shtab, which is not installed: "
         "pip install 'backuptool[completion]'\n"
@@ -209,13 +169,13 @@ def test_another_sample_is_wrong_usage(text: str) -> None:
 def test_drill_tells_what_came_back_and_list_shows_it(run: Runner) -> None:
     told = run("drill")
     assert (told.code, told.err) == (0, "")
-    assert told.text.startswith(
+    assert told.out.startswith(
         "Snapshot 1 restored for trial: came back as saved\n  all 2 files, 2.9 KiB, compared; in "
     )
-    listed = run("list", "-v").text.splitlines()
+    listed = run("list", "-v").out.splitlines()
     assert ", 2 files, proven restorable on " in listed[3]
     assert listed[-1].split(": last ")[0].endswith("/tree")
-    assert "proven" not in run("list").text
+    assert "proven" not in run("list").out
 
 
 def test_drill_tells_the_seed_that_draws_the_sample_again(run: Runner, tmp_path: Path) -> None:
@@ -225,19 +185,19 @@ def test_drill_tells_the_seed_that_draws_the_sample_again(run: Runner, tmp_path:
         *("drill", "-v", "--sample", "1", "--seed", str(first["seed"]), "--snapshot-number", "1"),
         *("--scratch-directory", str(tmp_path)),
     )
-    assert f"  seed {first['seed']}\n" in again.text
-    assert "  a sample of 1 file, " in again.text
-    assert "by a sample of 1 file on" in run("list", "-v").text
+    assert f"  seed {first['seed']}\n" in again.out
+    assert "  a sample of 1 file, " in again.out
+    assert "by a sample of 1 file on" in run("list", "-v").out
 
 
 def test_drill_ends_with_3_if_something_did_not_come_back(run: Runner) -> None:
     damage()
     told = run("drill")
     assert told.code == 3
-    assert told.text.startswith("Snapshot 1 restored for trial: 2 did not come back as saved\n")
-    assert told.text.endswith("  2 problems, named on standard error\n")
+    assert told.out.startswith("Snapshot 1 restored for trial: 2 did not come back as saved\n")
+    assert told.out.endswith("  2 problems, named on standard error\n")
     assert told.err.count("backuptool: problem: content-corrupt: ") == 2
-    assert "not restorable as saved (2 failed) on " in run("list", "-v").text
+    assert "not restorable as saved (2 failed) on " in run("list", "-v").out
 
 
 def test_drill_says_that_it_could_not_be_recorded(run: Runner) -> None:
@@ -257,12 +217,12 @@ def test_drill_says_that_it_could_not_be_recorded(run: Runner) -> None:
 def test_copy_copies_all_snapshots_and_then_nothing(run: Runner, tmp_path: Path) -> None:
     told = run("copy", "--destination", "other.db")
     assert (told.code, told.err) == (0, "")
-    assert told.text.startswith(f"1 snapshot copied to {tmp_path}/other.db\n  4 file versions; 2.9 KiB new, ")
+    assert told.out.startswith(f"1 snapshot copied to {tmp_path}/other.db\n  4 file versions; 2.9 KiB new, ")
     again = run("copy", "--destination", "other.db", "-v")
-    assert again.text.startswith(
+    assert again.out.startswith(
         f"0 snapshots copied to {tmp_path}/other.db, 1 there before\n  0 file versions; 0 B new, "
     )
-    assert again.text.endswith("  0 packs taken as they are\n  1 is 1 (there before)\n")
+    assert again.out.endswith("  0 packs taken as they are\n  1 is 1 (there before)\n")
     assert run("--db-path", "other.db", "check").code == 0
 
 
@@ -279,11 +239,11 @@ def test_copy_takes_the_snapshots_that_are_named(run: Runner, tmp_path: Path) ->
 def test_copy_leaves_damaged_snapshots_out_unless_told_otherwise(run: Runner) -> None:
     damage()
     told = run("copy", "--destination", "other.db")
-    assert (told.code, told.text.startswith("0 snapshots copied")) == (3, True)
+    assert (told.code, told.out.startswith("0 snapshots copied")) == (3, True)
     assert "problem: content-corrupt: a.txt: not copied: content " in told.err
     assert "problem: not-copied: snapshot 1 was not copied: it is not whole; " in told.err
     assert run("copy", "--destination", "other.db", "--incomplete").code == 3
-    assert ", 0 files, 2 not saved, tags: incomplete" in run("--db-path", "other.db", "list", "-v").text
+    assert ", 0 files, 2 not saved, tags: incomplete" in run("--db-path", "other.db", "list", "-v").out
 
 
 # export
@@ -292,8 +252,8 @@ def test_copy_leaves_damaged_snapshots_out_unless_told_otherwise(run: Runner) ->
 def test_export_writes_a_file_and_tells_so(run: Runner, tmp_path: Path) -> None:
     told = run("export", "--output", "a.tgz", "-v")
     assert (told.code, told.err) == (0, "")
-    assert told.text.startswith(f"Snapshot 1 exported to {tmp_path}/a.tgz\n  2 files, 2.9 KiB; ")
-    assert told.text.endswith("  2 directories; 10.0 KiB before compression (gzip)\n")
+    assert told.out.startswith(f"Snapshot 1 exported to {tmp_path}/a.tgz\n  2 files, 2.9 KiB; ")
+    assert told.out.endswith("  2 directories; 10.0 KiB before compression (gzip)\n")
     again = run("export", "--output", "a.tgz")
     assert again.code == 1
     assert again.err.endswith("/a.tgz exists; remove it, or name another file\n")
@@ -304,18 +264,18 @@ def test_export_to_standard_output_writes_the_stream_alone(run: Runner) -> None:
     run("export", "--output", "a.tar", "--snapshot-number", "1")
     told = run("export", "--output", "-", "-v")
     assert (told.code, told.err) == (0, "")
-    assert told.out == Path("a.tar").read_bytes()
+    assert told.data == Path("a.tar").read_bytes()
     zstd = run("export", "--output", "-", "--compress", "zstd", "--include", "/docs/", "--exclude", "b*")
-    assert zstd.out[:4] == b"\x28\xb5\x2f\xfd"
+    assert zstd.data[:4] == b"\x28\xb5\x2f\xfd"
     refused = run("export", "--output", "-", "--json")
-    assert (refused.code, refused.out) == (2, b"")
+    assert (refused.code, refused.data) == (2, b"")
     assert "cannot both have standard output" in refused.err
 
 
 def test_export_writes_nothing_to_a_terminal(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     refused = run("export", "--output", "-")
-    assert (refused.code, refused.out) == (1, b"")
+    assert (refused.code, refused.data) == (1, b"")
     assert "not written to a terminal" in refused.err
 
 
@@ -324,7 +284,7 @@ def test_export_ends_with_3_if_something_is_not_in_the_stream(run: Runner) -> No
     told = run("export", "--output", "-")
     assert told.code == 3
     assert told.err.count("backuptool: problem: content-corrupt: ") == 2
-    assert len(told.out) == 10240
+    assert len(told.data) == 10240
 
 
 # import
@@ -334,7 +294,7 @@ def test_import_makes_a_snapshot_of_a_file_or_of_standard_input(run: Runner, mon
     run("export", "--output", "old.tar.zst")
     told = run("import", "--input", "old.tar.zst", "--tag", "old", "--pin", "--host", "h", "--note", "n")
     assert (told.code, told.err) == (0, "")
-    assert told.text.startswith("Snapshot 2 saved: old\n  2 files, 2.9 KiB: 2 new, 0 changed, 0 unchanged, 0 removed\n")
+    assert told.out.startswith("Snapshot 2 saved: old\n  2 files, 2.9 KiB: 2 new, 0 changed, 0 unchanged, 0 removed\n")
     listed = run("list", "--source", "old", "--json").json["snapshots"]
     assert [(each["id"], each["tags"], each["pinned"], each["note"]) for each in listed] == [(2, ["old"], True, "n")]
     with open("old.tar.zst", "rb") as file:
@@ -345,7 +305,7 @@ def test_import_makes_a_snapshot_of_a_file_or_of_standard_input(run: Runner, mon
 
 def test_import_of_what_is_no_stream_ends_with_1(run: Runner, tmp_path: Path) -> None:
     told = run("import", "--input", "tree/a.txt")
-    assert (told.code, told.out) == (1, b"")
+    assert (told.code, told.data) == (1, b"")
     assert told.err.startswith("backuptool: error: tree/a.txt is no tar stream, or damaged, at byte ")
     assert len(run("list", "--json").json["snapshots"]) == 1
 

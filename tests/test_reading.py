@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import marshal
 import os
 import pickle
 import random
@@ -13,7 +12,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 import attrs
 import pytest
-from conftest import Entry, children, entries, noise, restored, snapshot_watched, sql, write, write_tree
+from conftest import Entry, children, entries, helper_message, noise, restored, snapshot_watched, sql, write, write_tree
 from trees import facts, make_every_kind, rsync_differences
 
 from backuptool import ProgressEvent, Repository, SnapshotResult
@@ -240,23 +239,17 @@ def test_helpers_that_are_killed_lose_nothing(tmp_path: Path) -> None:
     assert given_back(tmp_path / "repo.db", 1, tmp_path / "out") == entries(root)
 
 
-def message(value: Any) -> bytes:
-    """What a helper writes to say that."""
-    data = marshal.dumps(value)
-    return len(data).to_bytes(4, "little") + data
-
-
 @pytest.mark.parametrize(
     "answer",
     [
         b"",
         b"nonsense\n",
-        message(None),
-        message(7),
-        message([1, 2, 3, 4]),
-        message(([b"x" * 32], [5], [], [7], [], 5)),
-        message(([b"x" * 32], [5], [], [0], [], 5)),
-        message(([], [], [(-2, b"x" * 32, 5, b"", b"", b"")], [], [], 5)),
+        helper_message(None),
+        helper_message(7),
+        helper_message([1, 2, 3, 4]),
+        helper_message(([b"x" * 32], [5], [], [7], [], 5)),
+        helper_message(([b"x" * 32], [5], [], [0], [], 5)),
+        helper_message(([], [], [(-2, b"x" * 32, 5, b"", b"", b"")], [], [], 5)),
     ],
     ids=["nothing", "nonsense", "the end", "a number", "no pack", "no content", "too few files", "an odd layout"],
 )

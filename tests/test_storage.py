@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Tupl
 
 import attrs
 import pytest
-from conftest import Clock, as_nobody, entries, noise, restored, sql, write, write_tree
+from conftest import Clock, as_nobody, entries, new_database, noise, restored, sql, write, write_tree
 
 from backuptool import (
     BackuptoolError,
@@ -60,14 +60,10 @@ def sha256(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def create(path: Path, chunking: Chunking = CHUNKING, lock_timeout: float = 10.0) -> Database:
-    return create_database(str(path), lock_timeout, [("id", "00" * 16), *chunking.settings()])
-
-
 @pytest.fixture
 def database(tmp_path: Path, driver: str) -> Iterator[Database]:
     """An empty repository, on each driver."""
-    with closing(create(tmp_path / "backups.db")) as opened:
+    with closing(new_database(tmp_path / "backups.db")) as opened:
         yield opened
 
 
@@ -103,9 +99,9 @@ def test_new_repository_is_what_the_format_says(database: Database) -> None:
 
 
 def test_created_repository_is_opened_the_second_time(tmp_path: Path) -> None:
-    with closing(create(tmp_path / "r.db")) as first:
+    with closing(new_database(tmp_path / "r.db")) as first:
         first.execute("UPDATE settings SET value = 'first' WHERE name = 'id'")
-    with closing(create(tmp_path / "r.db")) as second:
+    with closing(new_database(tmp_path / "r.db")) as second:
         assert second.value("SELECT value FROM settings WHERE name = 'id'") == b"first"
 
 
@@ -210,7 +206,7 @@ def test_upgrade_that_is_interrupted_leaves_the_earlier_format(tmp_path: Path, m
 
 def test_empty_file_becomes_a_repository_when_one_is_to_be_created(tmp_path: Path) -> None:
     (tmp_path / "r.db").touch()
-    with closing(create(tmp_path / "r.db")) as database:
+    with closing(new_database(tmp_path / "r.db")) as database:
         assert database.query("SELECT * FROM snapshots") == []
 
 
@@ -563,7 +559,7 @@ def test_foreign_keys_are_enforced_again_behind_a_block_without_them(database: D
 
 
 def test_closed_connection_is_an_error(tmp_path: Path) -> None:
-    database = create(tmp_path / "r.db")
+    database = new_database(tmp_path / "r.db")
     database.close()
     for use in (
         lambda: database.query("SELECT 1"),
@@ -642,7 +638,7 @@ def test_identities_are_those_of_the_file_and_its_journal(database: Database) ->
 
 
 def make_pool(path: Path) -> ConnectionPool:
-    with closing(create(path)):
+    with closing(new_database(path)):
         pass
     return ConnectionPool(str(path), 10.0)
 

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import attrs
 import pytest
-from conftest import NOBODY, EveryEvent, as_nobody, children, noise, sql, write
+from conftest import NOBODY, EveryEvent, as_nobody, children, helper_message, noise, sql, write
 from trees import differences, facts, make_every_kind, mounted, needs_root, program, rsync_differences
 
 from backuptool import Problem, ProgressEvent, Repository, RestoreError, RestoreResult
@@ -249,25 +249,19 @@ def test_progress_grows_to_the_whole(repo: Repository, source: Path, out: Path) 
 # Helpers that fail.
 
 
-def message(value: Any) -> bytes:
-    """What a helper writes to say that."""
-    data = marshal.dumps(value)
-    return len(data).to_bytes(4, "little") + data
-
-
 @pytest.mark.parametrize(
     "answer",
     [
         b"",
         b"nonsense\n",
-        message((1, [], []))[:-3],
-        message((9999, [], [])),
-        message((1, [], [(0, "system", errno.EPERM, "no")])),
-        message((True, [], [])),
-        message(7),
-        message((1, [], [(5, "content", None, "no")])),
-        message((1, [], [(0, "strange", None, "no")])),
-        message((1, [("owner", "text", 1, "no")], [])),
+        helper_message((1, [], []))[:-3],
+        helper_message((9999, [], [])),
+        helper_message((1, [], [(0, "system", errno.EPERM, "no")])),
+        helper_message((True, [], [])),
+        helper_message(7),
+        helper_message((1, [], [(5, "content", None, "no")])),
+        helper_message((1, [], [(0, "strange", None, "no")])),
+        helper_message((1, [("owner", "text", 1, "no")], [])),
         b"\xff\xff\xff\xff",
     ],
     ids=[

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Dict, Iterator, Tuple
 
 import pytest
-from conftest import NOBODY, write
+from conftest import NOBODY, noise, write, write_tree
 
 IS_ROOT = os.geteuid() == 0
 
@@ -60,6 +60,31 @@ def make_every_kind(root: Path) -> None:
     _make_directories(root / "directories")
     _make_times(root / "times")
     os.chmod(root, 0o751)
+
+
+def make_some_of_everything(root: Path, lines: int, size: int) -> Path:
+    """Make a small tree: two small files, an empty one, links, a FIFO, an attribute, and a large file with two holes.
+
+    Args:
+        lines: Of each of the two pieces of the large file, the second of which begins at 1 MiB.
+        size: Its bytes.
+    """
+    write_tree(
+        root,
+        {
+            "one.txt": b"the first file\n" * 20,
+            "empty": b"",
+            "sub/three.txt": b"the third file\n" * 50,
+            "sub/noise": noise(300),
+        },
+    )
+    os.link(str(root / "one.txt"), str(root / "link"))
+    (root / "symlink").symlink_to("one.txt")
+    os.mkfifo(str(root / "fifo"))
+    os.setxattr(str(root / "sub" / "noise"), "user.note", b"attribute")
+    pieces = [(0, b"a large file, line after line\n" * lines), (1 << 20, b"and its end\n" * lines)]
+    make_sparse_file(root / "large", size, pieces)
+    return root
 
 
 def _make_files(root: Path) -> None:
@@ -400,3 +425,10 @@ def mounted(path: Path, size: str = "1m") -> Iterator[Path]:
         yield path
     finally:
         subprocess.run([program("umount"), str(path)], check=True)
+
+
+def remove_sockets(root: Path) -> None:
+    """Remove all sockets, which tar does not take."""
+    for path in list(root.rglob("*")):
+        if stat.S_ISSOCK(path.lstat().st_mode):
+            path.unlink()

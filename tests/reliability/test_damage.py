@@ -22,7 +22,7 @@ from typing import Any, Callable, Dict, FrozenSet, Iterator, List, Optional, Seq
 import attrs
 import pytest
 from conftest import noise, sql, write, write_tree
-from trees import Facts, facts
+from trees import Facts, facts, make_some_of_everything
 
 from backuptool import BackuptoolError, Problem, Repository
 from backuptool.operations.check.checking import _TABLES
@@ -84,26 +84,9 @@ class Observation:
 
 def make_history(work: Path) -> List[State]:
     """Return three states of one repository: with a snapshot more each time."""
-    first = write_tree(
-        work / "first",
-        {
-            "one.txt": b"the first file\n" * 20,
-            "empty": b"",
-            "sub/three.txt": b"the third file\n" * 50,
-            "sub/noise": noise(300),
-            "log": noise(20_000, 8) + b"a line of the log\n" * 1000,
-            "kept": b"what stays, so that the base is not packed again\n" * 2000,
-        },
-    )
-    os.link(str(first / "one.txt"), str(first / "link"))
-    (first / "symlink").symlink_to("one.txt")
-    os.mkfifo(str(first / "fifo"))
-    os.setxattr(str(first / "sub" / "noise"), "user.note", b"attribute")
-    with (first / "large").open("wb") as file:
-        file.write(b"a large file, line after line\n" * 2000)
-        file.seek(MIB)
-        file.write(b"and its end\n" * 2000)
-        file.truncate(MIB + 50_000)
+    first = make_some_of_everything(work / "first", lines=2000, size=MIB + 50_000)
+    write(first / "log", noise(20_000, 8) + b"a line of the log\n" * 1000)
+    write(first / "kept", b"what stays, so that the base is not packed again\n" * 2000)
     second = write_tree(work / "second", {"x": b"of the second source", "same": b"the first file\n" * 20})
     trees: Dict[int, Facts] = {}
     states: List[State] = []
@@ -467,12 +450,6 @@ def _try_journals(effort: Effort, bench: Bench, states: Sequence[State], chance:
             break
         bench.judge(what, data, journal)
     bench.states = states[-1:]
-
-
-@pytest.fixture
-def tmp_path(memory_path: Path) -> Path:
-    """Thousands of files are to be written here."""
-    return memory_path
 
 
 def test_damage_is_found_and_named_or_does_no_harm(tmp_path: Path) -> None:

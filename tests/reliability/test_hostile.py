@@ -203,12 +203,6 @@ def run(effort: Effort) -> Figures:
     return figures
 
 
-@pytest.fixture
-def tmp_path(memory_path: Path) -> Path:
-    """Thousands of commits are to be made here."""
-    return memory_path
-
-
 def test_hostile_files_touch_nothing_outside_and_end_in_clear_words(tmp_path: Path) -> None:
     assert len(CASES) >= 80
     assert len({case.name for case in CASES}) == len(CASES)

@@ -192,12 +192,6 @@ def _hold_locks(work: Path, figures: Figures) -> None:
             pass
 
 
-@pytest.fixture
-def tmp_path(memory_path: Path) -> Path:
-    """In memory, as there is much to be committed."""
-    return memory_path
-
-
 def test_repository_inside_its_source_is_never_saved_and_its_locks_hold(tmp_path: Path) -> None:
     figures = run(Effort(work=tmp_path))
     assert figures.faults == []

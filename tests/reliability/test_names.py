@@ -154,12 +154,6 @@ def _speak(work: Path, source: Path, figures: Figures) -> None:
             figures.faults += [f"{arguments[2:4]} prints {raw!r}" for raw in raw_in(output)]
 
 
-@pytest.fixture
-def tmp_path(memory_path: Path) -> Path:
-    """Thousands of files are to be written here."""
-    return memory_path
-
-
 def test_names_come_back_bit_for_bit_and_say_nothing_to_the_terminal(tmp_path: Path) -> None:
     figures = run(Effort(work=tmp_path))
     assert figures.faults == []

@@ -149,12 +149,6 @@ def run(effort: Effort) -> Figures:
     return race(effort, carefully, _FULL if effort.full else _SHORT)
 
 
-@pytest.fixture
-def tmp_path(memory_path: Path) -> Path:
-    """Thousands of files are to be written here."""
-    return memory_path
-
-
 def test_nothing_outside_is_touched_whatever_is_exchanged(tmp_path: Path) -> None:
     figures = run(Effort(work=tmp_path))
     assert figures.faults == []

@@ -189,12 +189,6 @@ def run(effort: Effort) -> Figures:
     return figures
 
 
-@pytest.fixture
-def tmp_path(memory_path: Path) -> Path:
-    """What is large is sparse."""
-    return memory_path
-
-
 def test_files_of_all_sizes_come_back_in_little_memory(tmp_path: Path) -> None:
     figures = run(Effort(work=tmp_path))
     assert figures.faults == []

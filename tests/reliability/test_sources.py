@@ -135,12 +135,6 @@ def run(effort: Effort) -> Figures:
     return figures
 
 
-@pytest.fixture
-def tmp_path(memory_path: Path) -> Path:
-    """Thousands of files are to be written here."""
-    return memory_path
-
-
 def test_source_that_changes_all_the_time_is_saved_as_it_is_found(tmp_path: Path) -> None:
     figures = run(Effort(work=tmp_path))
     assert figures.faults == []

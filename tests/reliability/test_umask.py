@@ -179,12 +179,6 @@ def run(effort: Effort) -> Figures:
     return figures
 
 
-@pytest.fixture
-def tmp_path(memory_path: Path) -> Path:
-    """In memory, as there is much to be committed."""
-    return memory_path
-
-
 def test_nothing_is_ever_open_to_more_people(tmp_path: Path) -> None:
     figures = run(Effort(work=tmp_path))
     assert figures.faults == []
