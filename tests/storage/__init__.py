@@ -1,0 +1,1 @@
+"""What is in the repository file: a module for each concept of backuptool.storage."""

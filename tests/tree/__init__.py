@@ -1,0 +1,1 @@
+"""Trees of files: a module for each concept of backuptool.tree."""
