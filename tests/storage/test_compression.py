@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import noise
 
-from backuptool import (
-    ContentCorruptError,
-)
+from backuptool import ContentCorruptError
 from backuptool.storage.compression import RAW, SETTINGS, ZSTD, compress, decompress, salvage
 
 from .making import MIB, as_nobody_is_root

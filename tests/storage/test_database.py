@@ -13,13 +13,7 @@ from typing import Iterator, List, Tuple
 import pytest
 from conftest import new_database
 
-from backuptool import (
-    BackuptoolError,
-    CorruptionError,
-    Repository,
-    RepositoryError,
-    RepositoryLockedError,
-)
+from backuptool import BackuptoolError, CorruptionError, Repository, RepositoryError, RepositoryLockedError
 from backuptool.storage.connecting import open_database
 from backuptool.storage.database import Database
 

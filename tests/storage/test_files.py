@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import entries, sql, write
 
-from backuptool import (
-    CorruptionError,
-    Repository,
-    SnapshotNotFoundError,
-)
+from backuptool import CorruptionError, Repository, SnapshotNotFoundError
 from backuptool.storage.connecting import open_database
 from backuptool.storage.database import Database
 from backuptool.storage.files import current_files, insert_versions, load_versions, row_version, version_row

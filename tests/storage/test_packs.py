@@ -8,10 +8,7 @@ from typing import Dict, List
 import pytest
 from conftest import noise
 
-from backuptool import (
-    ContentCorruptError,
-    ContentMissingError,
-)
+from backuptool import ContentCorruptError, ContentMissingError
 from backuptool.storage.compression import RAW, ZSTD, decompress
 from backuptool.storage.database import Database
 from backuptool.storage.packs import PackCompressor, PackReader

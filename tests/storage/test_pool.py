@@ -11,12 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import entries, new_database, noise, restored, sql, write, write_tree
 
-from backuptool import (
-    Repository,
-    RepositoryError,
-    RepositoryLockedError,
-    RepositoryNotFoundError,
-)
+from backuptool import Repository, RepositoryError, RepositoryLockedError, RepositoryNotFoundError
 from backuptool.storage.connecting import open_database
 from backuptool.storage.database import Database
 from backuptool.storage.pool import ConnectionPool

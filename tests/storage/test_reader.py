@@ -9,12 +9,7 @@ from typing import Tuple, Type
 import pytest
 from conftest import noise, write_tree
 
-from backuptool import (
-    BackuptoolError,
-    ContentCorruptError,
-    ContentMissingError,
-    Repository,
-)
+from backuptool import BackuptoolError, ContentCorruptError, ContentMissingError, Repository
 from backuptool.storage.arriving import LargeContent
 from backuptool.storage.connecting import open_database
 from backuptool.storage.contents import ContentLocation

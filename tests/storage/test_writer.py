@@ -9,9 +9,7 @@ from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 import pytest
 from conftest import noise
 
-from backuptool import (
-    RepositoryLockedError,
-)
+from backuptool import RepositoryLockedError
 from backuptool.storage.arriving import Content, LargeContent
 from backuptool.storage.connecting import open_database
 from backuptool.storage.contents import HashFilter, find, insert_contents

@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import Callable, List, Optional, Tuple
 
 from backuptool.tree.confined import ConfinedRoot
-from backuptool.tree.exclusions import (
-    Exclusions,
-)
-from backuptool.tree.portability import (
-    OPEN_FILE,
-)
+from backuptool.tree.exclusions import Exclusions
+from backuptool.tree.portability import OPEN_FILE
 from backuptool.tree.source import Source
 
 Errors = List[Tuple[bytes, int]]

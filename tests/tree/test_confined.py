@@ -12,9 +12,7 @@ import pytest
 from conftest import as_nobody, write, write_tree
 
 from backuptool.tree.confined import ConfinedRoot, split
-from backuptool.tree.portability import (
-    OPEN_DIRECTORY,
-)
+from backuptool.tree.portability import OPEN_DIRECTORY
 
 from .making import descriptors, read
 

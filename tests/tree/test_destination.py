@@ -14,9 +14,7 @@ from backuptool import RestoreError, UnsafePathError
 from backuptool.tree.attributes import Metadata
 from backuptool.tree.confined import require_safe
 from backuptool.tree.destination import Destination, is_temporary
-from backuptool.tree.metadata import (
-    encode_xattrs,
-)
+from backuptool.tree.metadata import encode_xattrs
 
 METADATA = Metadata(0o640, os.geteuid(), os.getegid(), 1_600_000_000_123_456_789, None)
 

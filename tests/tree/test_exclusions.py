@@ -11,13 +11,7 @@ from conftest import write, write_tree
 from trees import mounted, needs_root
 
 from backuptool import PatternError
-from backuptool.tree.exclusions import (
-    CACHE_TAG_SIGNATURE,
-    Exclusions,
-    Patterns,
-    paths_or_patterns,
-    read_pattern_file,
-)
+from backuptool.tree.exclusions import CACHE_TAG_SIGNATURE, Exclusions, Patterns, paths_or_patterns, read_pattern_file
 
 from .making import walk
 

@@ -20,9 +20,7 @@ from backuptool.tree.metadata import (
     signed_inode,
     trusted_ctime_ns,
 )
-from backuptool.tree.portability import (
-    OPEN_FILE,
-)
+from backuptool.tree.portability import OPEN_FILE
 
 
 def test_each_kind_has_the_letter_that_find_prints() -> None:

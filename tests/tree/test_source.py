@@ -14,9 +14,7 @@ from conftest import as_nobody, write
 from trees import make_sparse_file, needs_root, random_bytes
 
 from backuptool import SourceError
-from backuptool.tree.metadata import (
-    encode_xattrs,
-)
+from backuptool.tree.metadata import encode_xattrs
 from backuptool.tree.source import FileChangedError, Source
 
 from .making import descriptors

@@ -12,9 +12,7 @@ import pytest
 from conftest import NOBODY, as_nobody, write, write_tree
 from trees import make_deep
 
-from backuptool.tree.exclusions import (
-    Exclusions,
-)
+from backuptool.tree.exclusions import Exclusions
 from backuptool.tree.source import Source
 
 from .making import Errors, _collect, descriptors, walk
