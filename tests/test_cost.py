@@ -9,7 +9,7 @@ from typing import Any, Callable, List, Tuple
 
 import attrs
 import pytest
-from conftest import age, write
+from conftest import age, noise, write
 
 from backuptool import Repository
 
@@ -133,6 +133,20 @@ def test_prune_costs_what_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert small.statements == large.statements
     assert (large.opened_files, large.opened_directories) == (0, 0)
     assert abs(large.written_bytes - small.written_bytes) <= 12 * 16384
+
+
+def test_what_a_prune_removes_from_the_end_of_the_file_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo, root = repository_of(tmp_path, 50)
+    with repo:
+        write(root / "large", noise(40 << 20))
+        repo.snapshot(root)
+        before = os.path.getsize(repo.path)
+        cost = cost_of(repo, lambda: repo.prune(3), monkeypatch)
+    freed = before - os.path.getsize(repo.path)
+    assert freed > 40 << 20
+    assert cost.written_bytes < freed // 10
 
 
 def test_list_costs_a_query_for_snapshots_and_one_for_drills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

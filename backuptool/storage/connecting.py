@@ -170,6 +170,7 @@ def _connect(path: str, lock_timeout: float, driver: Driver) -> Connection:
             "foreign_keys=ON",
             "trusted_schema=OFF",
             "temp_store=MEMORY",
+            "secure_delete=FAST",  # as some builds do it, every page that a prune frees would be overwritten first
             "mmap_size=0",
             "cell_size_check=ON",
             f"cache_size=-{_CACHE_KIB}",

@@ -186,6 +186,17 @@ class Database:
         self.execute("PRAGMA foreign_keys=ON")
 
     @contextmanager
+    def cache(self, size: int) -> Iterator[None]:
+        """Let SQLite keep so many bytes of pages, if that is more than it may otherwise."""
+        usual = self.value("PRAGMA cache_size")  # below zero, in KiB
+        if isinstance(usual, int) and size > -usual << 10:
+            self.query(f"PRAGMA cache_size={-(size >> 10)}")
+        try:
+            yield
+        finally:
+            self.query(f"PRAGMA cache_size={usual}")
+
+    @contextmanager
     def read_transaction(self) -> Iterator[None]:
         """See one state of the database over several queries; a commit of another process waits meanwhile."""
         self.execute("BEGIN")

@@ -31,7 +31,10 @@ __all__ = ["Pruning", "prune"]
 _GRACE_NS = 24 * 3600 * 1_000_000_000
 
 #: Pages given back in one transaction.
-_BATCH_PAGES = 4096
+_BATCH_PAGES = 2048
+
+#: Bytes of cache for them, and for those that they change beside: with less, SQLite writes pages that it cuts off next.
+_CACHE_BYTES = 48 << 20
 
 _EVERYTHING = Selection()
 
@@ -186,7 +189,7 @@ class Pruning:
         for pack, size in database.query(
             f"SELECT pack, sum(size) FROM contents WHERE {dead} AND pack IS NOT NULL GROUP BY pack"
         ):
-            database.execute("UPDATE packs SET live = live - ? WHERE id = ?", (size, pack))
+            self.repacking.take_from(pack, size)
         leaves = f"FROM contents WHERE {dead} AND layout IS NULL"
         self.removed_bytes += database.value(f"SELECT coalesce(sum(size), 0) {leaves}")
         brought = database.value(f"SELECT coalesce(sum(size), 0) {leaves} AND since > 0")
@@ -312,6 +315,12 @@ class Pruning:
         """Give the free pages back to the file system, a part at a time."""
         database = self.database
         total = free = int(database.value("PRAGMA freelist_count"))
+        with database.cache(min(_CACHE_BYTES, 2 * free * database.page_size())):
+            self._give_back(total)
+
+    def _give_back(self, total: int) -> None:
+        database = self.database
+        free = total
         while free:
             self.reporter.report("shrink", done_files=total - free, total_files=total)
             goal = max(0, free - _BATCH_PAGES)

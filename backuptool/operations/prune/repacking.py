@@ -56,10 +56,31 @@ class Repacking:
     problems: list[Problem] = attrs.Factory(list)
     repacked_packs: int = 0
     next_pack: int = 0  # number of the next pack that is written
+    _emptied: dict[int, int] = attrs.Factory(dict)  # bytes last taken from packs in which nothing should be left
+
+    def take_from(self, pack: int, size: int) -> None:
+        """Note that so many bytes less of a pack are used.
+
+        The row of one in which nothing is left goes as it is: to change a number in it, SQLite would write all of the
+        pack anew.
+        """
+        if not self.database.execute(
+            "UPDATE packs SET live = live - ? WHERE id = ? "
+            "AND (live <> ? OR EXISTS (SELECT 1 FROM bases WHERE base = packs.id))",
+            (size, pack, size),
+        ):
+            self._emptied[pack] = size
 
     def remove_empty(self) -> None:
         """Remove packs that nothing is left in, and nothing refers to."""
         database = self.database
+        for pack, size in self._emptied.items():
+            if database.value("SELECT 1 FROM contents WHERE pack = ? LIMIT 1", (pack,)):  # the catalog is damaged
+                database.execute("UPDATE packs SET live = live - ? WHERE id = ?", (size, pack))
+                continue
+            database.execute("DELETE FROM bases WHERE pack = ?", (pack,))
+            database.execute("DELETE FROM packs WHERE id = ?", (pack,))
+        self._emptied.clear()
         empty = database.query(
             "SELECT id FROM packs WHERE live * 2 < size AND live = 0 "
             "AND NOT EXISTS (SELECT 1 FROM contents WHERE pack = packs.id)"
