@@ -29,7 +29,7 @@ from conftest import (
     write,
     write_tree,
 )
-from trees import mounted
+from trees import mounted, needs_root, program
 
 from backuptool import (
     CorruptionError,
@@ -1071,6 +1071,81 @@ def test_what_is_saved_of_a_directory_that_vanishes_meanwhile_is_still_in_one(
     assert after.pop(b"docs/deep") == before.pop(b"docs/deep")._replace(mtime_ns=OLD_NS + SECOND_NS)
     assert after == before
     assert repo.check().problems == ()
+
+
+@pytest.mark.parametrize("phase", ["scan", "read"])
+@pytest.mark.parametrize("helpers", [0, 2])
+@pytest.mark.parametrize("replaced", [False, True])
+def test_source_that_is_moved_while_it_is_saved_is_no_empty_snapshot(
+    repo: Repository, tree: Path, tmp_path: Path, phase: str, helpers: int, replaced: bool
+) -> None:
+    repo.snapshot(tree)
+    age(tree)
+    write(tree / "new", b"new")
+
+    def move() -> None:
+        tree.rename(tmp_path / "moved")
+        if replaced:
+            tree.mkdir()
+
+    with pytest.raises(SourceError, match="was moved, removed or unmounted while it was saved; no snapshot was taken"):
+        snapshot_watched(repo.path, tree, once(move, phase), helpers=helpers)
+    assert [snapshot.id for snapshot in repo.list()] == [1]
+    assert repo.check().problems == ()
+
+
+@needs_root
+def test_source_that_is_unmounted_while_it_is_saved_is_no_empty_snapshot(repo: Repository, tmp_path: Path) -> None:
+    place = tmp_path / "mounted"
+    place.mkdir()
+    subprocess.run([program("mount"), "-t", "tmpfs", "none", str(place)], check=True)
+    write(place / "file", b"bytes")
+
+    def unmount() -> None:
+        subprocess.run([program("umount"), "--lazy", str(place)], check=True)
+
+    with pytest.raises(SourceError, match="unmounted"):
+        snapshot_watched(repo.path, place, once(unmount, "read"), helpers=0)
+
+
+@needs_root
+def test_file_system_in_a_source_that_is_unmounted_while_it_is_saved_is_a_problem(repo: Repository, tree: Path) -> None:
+    place = tree / "docs" / "mounted"
+    place.mkdir()
+    subprocess.run([program("mount"), "-t", "tmpfs", "none", str(place)], check=True)
+    write(place / "file", b"bytes")
+
+    def unmount() -> None:
+        subprocess.run([program("umount"), "--lazy", str(place)], check=True)
+
+    result = snapshot_watched(repo.path, tree, once(unmount, "read"), helpers=0)
+    assert [(problem.kind, problem.path) for problem in result.problems] == [("unreadable", "docs/mounted")]
+    assert saved(repo) == {"a.txt", "b.txt", "empty", "docs/copy of b.txt", "docs/deep/c.bin"}
+    assert repo.snapshot(tree).problems == ()
+
+
+@pytest.mark.parametrize("became", ["moved", "removed", "replaced"])
+@pytest.mark.parametrize("phase", ["scan", "commit"])
+def test_repository_that_is_moved_while_it_is_written_to_is_named(
+    repo: Repository, tree: Path, tmp_path: Path, phase: str, became: str
+) -> None:
+    repo.snapshot(tree)
+    repo.close()
+    write(tree / "new", b"new")
+    path, other = Path(repo.path), tmp_path / "other.db"
+    other.write_bytes(path.read_bytes())
+    act: Dict[str, Callable[[], object]] = {
+        "moved": lambda: path.rename(tmp_path / "moved.db"),
+        "removed": path.unlink,
+        "replaced": lambda: other.replace(path),
+    }
+    with pytest.raises(RepositoryNotWritableError, match="was moved, removed or replaced while it was in use"):
+        snapshot_watched(path, tree, once(act[became], phase))
+    left = {"moved": tmp_path / "moved.db", "replaced": path}.get(became)
+    if left is not None:
+        with Repository(left) as moved:
+            assert [snapshot.id for snapshot in moved.list()] == [1]
+            assert moved.check().problems == ()
 
 
 # What may not be read

@@ -82,6 +82,14 @@ class ConnectionPool:
             self._show(database)
             try:
                 yield database
+            except RepositoryNotWritableError as exc:  # SQLite writes to no file whose name leads to another one
+                if database.same_file():
+                    raise
+                raise RepositoryNotWritableError(
+                    f"the repository {self.path} was moved, removed or replaced while it was in use; nothing more was "
+                    "saved: see what lies there, and run it again",
+                    self.path,
+                ) from exc
             finally:
                 database.drop_journal()
             self._show(database)

@@ -84,6 +84,24 @@ class Source:
         """Close the descriptors."""
         self._confined.close()
 
+    def require_same(self) -> None:
+        """Make sure that the source is still where it was: what was moved or unmounted looks as if it were empty.
+
+        Raises:
+            SourceError: Its path leads to something else, or nowhere.
+        """
+        try:
+            same = os.path.samestat(os.stat(self.root), self.status)
+        except OSError:
+            same = False
+        if not same:
+            shown = os.fsdecode(self.root)
+            raise SourceError(
+                f"{shown} was moved, removed or unmounted while it was saved; no snapshot was taken: see that it is "
+                "there, and run it again",
+                shown,
+            )
+
     def walk(
         self,
         exclusions: Exclusions,

@@ -178,6 +178,7 @@ class _Attempt:
             del window  # it takes most of the memory, and is let go when its rows were set aside
             captured = self._save_databases(storing)
             storing.finish()
+            self._require_source()
             writer.flush()
         self._reporter.report("commit", total_files=self._draft.rows.count)
         new_bytes, stored_bytes = self.stored()
@@ -191,6 +192,17 @@ class _Attempt:
             skipped=self._skipped,
             databases=list(map(_text, captured)),
         )
+
+    def _require_source(self) -> None:
+        """Tell what was taken away as a whole from files that were removed: those that vanish are passed over."""
+        self._source.require_same()
+        for path, device in self._recorder.mounts.items():
+            try:
+                there = self._source.status_of(path).st_dev == device
+            except OSError:
+                there = False
+            if not there:
+                self._problem("unreadable", path, "the file system was unmounted while it was saved; files are missing")
 
     def _description(self) -> Description:
         options = self._options

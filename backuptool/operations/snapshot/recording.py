@@ -6,6 +6,7 @@ snapshot's business.
 
 from __future__ import annotations
 
+import stat
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from ...storage.digest import FileVersion, row_hash
@@ -28,12 +29,16 @@ class Recorder:
         started_ns: When the walk began, ns since 1970 UTC.
         draft: Of the snapshot; what it says of the tree and of the base is told here.
         on_problem: Called with kind, path and message.
+
+    Attributes:
+        mounts: Directories in which other file systems begin, and the devices of these.
     """
 
     def __init__(
         self, root: AnyStatus, started_ns: int, draft: Draft, on_problem: Callable[[str, bytes, str], None]
     ) -> None:
         self.draft = draft
+        self.mounts: dict[bytes, int] = {}
         self._problem = on_problem
         self._started_ns = started_ns
         # Where each file system begins. Its number may be another one after the next start, and inode numbers alone
@@ -43,7 +48,10 @@ class Recorder:
 
     def enter(self, path: bytes, status: AnyStatus) -> None:
         """Take note of an entry of the walk: the first one of a file system is where that begins."""
-        self._devices.setdefault(status.st_dev, path)
+        if status.st_dev not in self._devices:
+            self._devices[status.st_dev] = path
+            if stat.S_ISDIR(status.st_mode):
+                self.mounts[path] = status.st_dev
 
     def keep(self, directories: int, files: int, size: int) -> None:
         """Count entries that are as the catalog has them."""

@@ -124,7 +124,11 @@ def failure(kind: str, path: str, text: str) -> BackuptoolError:
             path,
         )
     if kind == "io":
-        return RepositoryError(f"the medium of the repository {path} reports an I/O error; check the disk", path)
+        return RepositoryError(
+            f"the medium of the repository {path} reports an I/O error; check the disk, and whether files may be as "
+            "large there (ulimit -f; FAT allows 4 GiB)",
+            path,
+        )
     if kind == "closed":
         return RepositoryError(f"the repository {path} was closed", path)
     return CorruptionError(f"the repository {path} is damaged ({text}); run check to see what is hit", path)
