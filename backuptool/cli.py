@@ -26,7 +26,7 @@ from backuptool import (
 )
 from backuptool.commands import load
 from backuptool.commands.parser import build_parser
-from backuptool.commands.process import is_terminal
+from backuptool.commands.process import ending_in_order, is_terminal
 
 __all__ = ["ExitCode", "main"]
 
@@ -65,6 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print(sys.stdout, "")
         return ExitCode.USAGE if getattr(end, "code", 0) else ExitCode.DONE
     command = load(options.command)
+    with ending_in_order() if getattr(command, "LEAVES_FILES", False) else contextlib.nullcontext():
+        return _run(command, options)
+
+
+def _run(command: Any, options: argparse.Namespace) -> ExitCode:
+    """Run a command, tell of its result or of what went wrong, and return the exit code."""
     try:
         path = options.db_path or _default_path()
         password = _password(path, options)

@@ -422,6 +422,21 @@ def test_changed_row_is_found(
             assert len(differing) <= (2 if number in snapshots else 0)
 
 
+def test_number_in_the_place_of_a_hash_is_named_where_the_rest_of_its_row_cannot_be_read(
+    repo: Repository, tmp_path: Path
+) -> None:
+    """As where a page says that a row begins a few bytes beside its beginning."""
+    repo.snapshot(write_tree(tmp_path / "tree", {"large": noise(3 * 1024 * 1024)}))
+    repo.close()
+    sql(repo.path, "UPDATE contents SET hash = 7, layout = zeroblob(40000) WHERE layout IS NOT NULL")
+    sql(repo.path, "DELETE FROM parts")
+    ((page,),) = sql(repo.path, "SELECT min(pageno) FROM dbstat WHERE name = 'contents' AND pagetype = 'overflow'")
+    with open(repo.path, "r+b") as file:
+        file.seek((page - 1) * PAGE_SIZE)
+        file.write(b"\xff\xff\xff\xff")
+    assert {"database-corrupt", "content-corrupt"} <= {problem.kind for problem in repo.check().problems}
+
+
 @pytest.mark.parametrize("index", ["files_last", "files_first", "contents_pack"])
 def test_older_page_of_an_index_of_some_rows_is_found(repo: Repository, tree: Path, index: str) -> None:
     """It has an entry for each row, and others for rows that are gone."""

@@ -475,6 +475,25 @@ def test_an_interrupted_process_shows_no_traceback(source: Path) -> None:
     assert err.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_is_ended_leaves_nothing_of_a_drill(source: Path, number: signal.Signals) -> None:
+    """As by systemd, or by closing the terminal: what was restored for trial may be secret."""
+    for index in range(200):
+        (source / f"large {index}").write_bytes(os.urandom(200_000))
+    subprocess.run(command("-q", "snapshot", "--target-directory", "source"), env=environment(), check=True)
+    os.mkdir("scratch")
+    with subprocess.Popen(
+        command("drill", "--scratch-directory", "scratch"), stderr=subprocess.PIPE, env=environment()
+    ) as process:
+        while not list(Path("scratch").glob("*/*")):
+            os.sched_yield()
+        process.send_signal(number)
+        err = process.communicate()[1]
+    assert process.returncode == -number
+    assert err.startswith(b"backuptool: interrupted: ")
+    assert os.listdir("scratch") == []
+
+
 # The repository's place.
 
 

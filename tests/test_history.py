@@ -147,7 +147,15 @@ def test_a_damaged_row_is_a_problem_and_the_rest_is_told(repo: Repository, sourc
     diff = repo.diff(1, 2)
     assert ([d.path for d in diff if d.path], [problem.kind for problem in diff.problems]) == ([], ["catalog-corrupt"])
     assert [problem.kind for problem in repo.compare(2, source).problems] == ["catalog-corrupt"]
-    for fails in (lambda: list(repo.walk(2)), lambda: list(repo.iter_diff(1, 2)), lambda: repo.open(2, "a.txt")):
+    sql(repo.path, "UPDATE files SET mode = 0, kind = 'z' WHERE path = 'a.txt' AND first = 2")
+    found = repo.find("a.txt")
+    assert ([version.first for version in found], len(found.problems)) == ([1], 1)
+    assert [problem.kind for problem in repo.history("a.txt").problems] == ["catalog-corrupt"]
+    sql(repo.path, "UPDATE files SET mode = 'x', kind = 'f' WHERE path = 'a.txt' AND first = 2")
+    for fails in (
+        *(lambda: list(repo.walk(2)), lambda: list(repo.iter_diff(1, 2)), lambda: repo.open(2, "a.txt")),
+        lambda: repo.text_diff(1, 2, "a.txt"),
+    ):
         with pytest.raises(BackuptoolError, match=r"the row of a\.txt in the catalog is damaged"):
             fails()
 

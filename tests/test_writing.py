@@ -93,6 +93,24 @@ def leftovers(root: Path) -> List[str]:
     return [str(path) for path in root.rglob(".backuptool-*")]
 
 
+def test_a_second_restore_into_a_directory_waits_for_its_turn(repo: Repository, source: Path, out: Path) -> None:
+    """Both would use the same temporary names, and give a file its name that the other one is still writing."""
+    repo.snapshot(source)
+    errors: List[str] = []
+
+    def again(event: ProgressEvent) -> None:
+        if not errors:
+            with pytest.raises(RestoreError, match="another restore is writing into") as caught:
+                repo.restore(1, out)
+            errors.append(caught.value.path)
+            assert repo.restore(1, out, dry_run=True).problems == ()
+
+    assert restored(repo, out, 0, again).problems == ()
+    assert errors == [str(out)]
+    assert differences(source, out) == []
+    assert repo.restore(1, out).unchanged_files > 0
+
+
 def has_open(process: int, path: Path) -> bool:
     """Tell whether a process has a file or directory open."""
     try:

@@ -11,6 +11,7 @@ Owns which commands there are. Each module has these names:
 and these, if they are needed:
 
 - ``IS_ANSWER = True``: the result is what was asked for, and no summary: it is printed with ``--quiet`` as well.
+- ``LEAVES_FILES = True``: it makes files that must not stay if it is ended in the middle.
 - ``as_bytes(result)``: yields what is written as it is, or returns None if it is text after all.
 
 Printing it, JSON and exit codes are left to ``cli``.

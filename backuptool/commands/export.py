@@ -12,9 +12,11 @@ from .options import selection, snapshot_number
 from .phrases import count, details, duration, problem_count, text_of
 from .process import is_terminal, keep_memory, wants_bar
 
-__all__ = ["EXAMPLE", "add_options", "as_text", "run"]
+__all__ = ["EXAMPLE", "LEAVES_FILES", "add_options", "as_text", "run"]
 
 EXAMPLE = "backuptool export --snapshot-number latest --output photos.tar.zst --include /2025/"
+
+LEAVES_FILES = True
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -1,13 +1,18 @@
-"""What a command may decide for its process and a library may not: what freed memory becomes, whether a bar shows."""
+"""What a command may decide for its process and a library may not.
+
+What freed memory becomes, whether a bar shows, how it ends if somebody wants it to.
+"""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import signal
 import sys
-from typing import TextIO
+from typing import Iterator, TextIO
 
-__all__ = ["give_memory_back", "is_terminal", "keep_memory", "wants_bar"]
+__all__ = ["ending_in_order", "give_memory_back", "is_terminal", "keep_memory", "wants_bar"]
 
 #: Numbers of glibc's mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -46,6 +51,35 @@ def _tell_allocator(*settings: tuple[int, int]) -> None:
             mallopt = ctypes.CDLL(None).mallopt
             for number, value in settings:
                 mallopt(number, value)
+
+
+@contextlib.contextmanager
+def ending_in_order() -> Iterator[None]:
+    """Take the wish to end (SIGTERM, and SIGHUP when a terminal is closed) as an interrupt, and end by it afterwards.
+
+    So that nothing stays of what was restored for trial, or is half written. A second one ends the process at once.
+    """
+    received: list[int] = []
+    numbers: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            with contextlib.suppress(ValueError):  # not the main thread: the program that uses this one decides
+                signal.signal(number, interrupt)
+                numbers.append(number)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        if received:
+            os.kill(os.getpid(), received[0])
 
 
 def wants_bar(options: argparse.Namespace) -> bool:

@@ -11,9 +11,11 @@ from .options import selection, snapshot_number
 from .phrases import count, details, dry_run_note, duration, problem_count, text_of
 from .process import keep_memory, wants_bar
 
-__all__ = ["EXAMPLE", "add_options", "as_text", "run"]
+__all__ = ["EXAMPLE", "LEAVES_FILES", "add_options", "as_text", "run"]
 
 EXAMPLE = "backuptool restore 2 /tmp/photos --include /2025/"
+
+LEAVES_FILES = True
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

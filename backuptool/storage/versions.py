@@ -16,6 +16,8 @@ from .digest import FileVersion
 from .files import PAGE, STORED_COLUMNS, VERSION_COLUMNS, CatalogFile, file_version, files_of, stored_file
 from .snapshots import SnapshotRow, find_snapshot
 
+_KINDS = frozenset(kind.encode() for kind in KINDS)
+
 __all__ = [
     "ChangedKey",
     "Criteria",
@@ -99,7 +101,8 @@ def _text(data: bytes) -> str:
 
 def _stored(row: Sequence[Any]) -> StoredVersion:
     version = file_version(row)
-    if not isinstance(row[16], int) or not isinstance(row[17], (int, type(None))):
+    typed = isinstance(row[16], int) and isinstance(row[17], (int, type(None)))
+    if not typed or version.kind not in _KINDS:
         version = version._replace(kind=b"?")
     return StoredVersion(version, *row[15:])
 

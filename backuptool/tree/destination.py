@@ -59,6 +59,7 @@ class Destination:
     ) -> None:
         shown = os.fsdecode(root)
         self._files_open = own or OpenFiles()
+        self._claim = -1
         self._on_failure = on_failure
         self._setter = MetadataSetter(on_failure)
         self._is_root = not hasattr(os, "geteuid") or os.geteuid() == 0
@@ -83,6 +84,31 @@ class Destination:
         for path, mode in reversed(list(self._opened_up.items())):
             self._change_mode(path, mode)
         self._confined.close()
+        if self._claim >= 0:
+            os.close(self._claim)
+
+    def claim(self) -> None:
+        """Keep other restores out as long as this one runs: they would use the same temporary names.
+
+        Raises:
+            RestoreError: One is writing there already.
+        """
+        try:
+            import fcntl
+
+            descriptor = os.open(self.root, OPEN_DIRECTORY)
+        except (ImportError, OSError):
+            return  # not Linux, or it may not be read
+        self._claim = descriptor
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            shown = os.fsdecode(self.root)
+            raise RestoreError(
+                f"another restore is writing into {shown}; wait until it has ended, or name another directory", shown
+            ) from exc
+        except OSError:
+            pass  # a file system without locks
 
     def _directory(self, path: bytes) -> int:
         """Return a descriptor of a directory, for use at once.

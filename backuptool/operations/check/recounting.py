@@ -288,7 +288,8 @@ class Recount:
         finish()
         for content, whole_hash in self.database.query("SELECT id, hash FROM contents WHERE layout IS NOT NULL"):
             if content not in seen:
-                self.damaged[content] = (whole_hash, "the list of its parts is missing")
+                digest = whole_hash if isinstance(whole_hash, bytes) else b""
+                self.damaged[content] = (digest, "the list of its parts is missing")
 
     def _sweep_contents(self, refs: _Numbers, since: _Numbers, kept: set[int]) -> dict[int, int]:
         """Compare the reference counts and the fill of the packs; return each snapshot's distinct size."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 from difflib import SequenceMatcher
 from typing import Iterator, Optional, Sequence, Tuple, Union
 
+from ...errors import CorruptionError
 from ...storage.files import CatalogFile
 from ...storage.opened import SharedReader, opened
 from ...storage.versions import file_at
-from .locating import path_in_either, require_kind, shown, two_snapshots
+from .locating import damaged, path_in_either, require_kind, shown, two_snapshots
 
 __all__ = ["text_diff"]
 
@@ -46,12 +47,15 @@ def text_diff(
         SnapshotNotFoundError: There is no such snapshot.
         PathNotFoundError: Neither has that path.
         WrongKindError: It is no regular file.
+        CorruptionError: Its row is damaged.
         ContentMissingError, ContentCorruptError: It cannot be read.
     """
     database = reader.database
     snapshots = two_snapshots(database, old, new)
     below = path_in_either(database, *snapshots, path)
     files = [file_at(database, snapshot, below) for snapshot in snapshots]
+    if any(file is not None and file.version.kind not in b"fdlpscb" for file in files):
+        raise CorruptionError(damaged(below), database.path)
     names = [f"{snapshot.id}/{shown(below)}" for snapshot in snapshots]
     hashes = [None if file is None else file.version.hash for file in files]
     if hashes[0] == hashes[1] is not None:

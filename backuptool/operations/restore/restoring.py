@@ -114,6 +114,8 @@ class _Restore:
                 with self._reader, Destination(
                     root, self._findings.failed, own=OpenFiles(open_now())
                 ) as self._destination:
+                    if not options.dry_run:
+                        self._destination.claim()
                     self._placing = self._new_placing()
                     self._restore_all()
                     comparison = Comparison(
