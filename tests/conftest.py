@@ -13,11 +13,12 @@ import shutil
 import socket
 import sqlite3
 import stat
+import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, TypeVar, Union
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, TypeVar, Union
 
 import pathspec  # noqa: F401
 import pyfastcdc  # noqa: F401
@@ -27,12 +28,14 @@ from runner import Runner
 from backuptool import Repository, SnapshotResult
 from backuptool.operations.snapshot.directory import SnapshotOptions, snapshot
 from backuptool.progress import ProgressCallback, ProgressEvent, Reporter
+from backuptool.storage import connecting
 from backuptool.storage.chunking import CHUNKING, Chunking
 from backuptool.storage.compression import compress, decompress
 from backuptool.storage.connecting import create_database
 from backuptool.storage.database import Database
 from backuptool.storage.drivers import Driver, default_driver, set_default_driver
 from backuptool.storage.pool import ConnectionPool
+from backuptool.storage.recognition import is_encrypted
 
 T = TypeVar("T")
 
@@ -46,8 +49,19 @@ _stamps = itertools.count(1)
 
 compress(b"imports the zstd module")
 
+#: Of all encrypted repositories.
+PASSWORD = "correct horse 4711 battery"
+
 #: What opens repositories: name of the driver, and its class in storage.drivers.
 DRIVERS = {"sqlite3": "Sqlite3Driver", "apsw": "ApswDriver"}
+
+
+#: Modules and directories of tests that ``--driver encrypted`` runs, but for what is marked ``plain`` in them.
+STORAGE_AND_OPERATIONS = (
+    *("annotate", "anomalies", "bases", "check", "committer", "copy", "databases", "diff", "drill", "drivers"),
+    *("examining", "export", "files", "guard", "history", "import", "journal", "large_files", "opening", "planning"),
+    *("prune", "reading", "reading_model", "restore", "snapshot", "stats", "storage", "taking", "window", "writing"),
+)
 
 
 def make_driver(name: str, **options: Any) -> Driver:
@@ -61,20 +75,40 @@ def make_driver(name: str, **options: Any) -> Driver:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let everything in this process be run on another SQLite library; helpers and commands keep the default one."""
-    parser.addoption("--driver", choices=sorted(DRIVERS), default="sqlite3", help="what opens repositories")
+    choices = [*sorted(DRIVERS), "encrypted"]
+    parser.addoption("--driver", choices=choices, default="sqlite3", help="what opens repositories")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Use the driver that was asked for."""
-    set_default_driver(make_driver(config.getoption("--driver")))
+    driver = config.getoption("--driver")
+    set_default_driver(make_driver("sqlite3" if driver == "encrypted" else driver))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked with ``both`` on plain and on encrypted repositories."""
+    if metafunc.definition.get_closest_marker("both") and metafunc.config.getoption("--driver") == "sqlite3":
+        metafunc.fixturenames.insert(0, "kind_of_repository")  # before any fixture makes one
+        metafunc.parametrize("kind_of_repository", ["plain", "encrypted"], indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
     """Leave the tests that take minutes out, unless markers were asked for."""
+    if config.getoption("--driver") == "encrypted":
+        others = {
+            item
+            for item in items
+            if not {item.path.stem[len("test_") :], item.path.parent.name} & set(STORAGE_AND_OPERATIONS)
+        }
+        _leave_out(config, items, others | {item for item in items if item.get_closest_marker("plain")})
     if not config.option.markexpr:
         late = {item for item in items if item.get_closest_marker("long") or item.get_closest_marker("reliability")}
-        config.hook.pytest_deselected(items=[item for item in items if item in late])
-        items[:] = [item for item in items if item not in late]
+        _leave_out(config, items, late)
+
+
+def _leave_out(config: pytest.Config, items: List[pytest.Item], late: Set[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if item in late])
+    items[:] = [item for item in items if item not in late]
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -163,7 +197,12 @@ def restored(repo: Repository, number: int, destination: Path) -> Dict[bytes, En
 
 
 def sql(path: Union[str, Path], statement: str, *parameters: object) -> list[Any]:
-    """Run a statement on a repository as any user with SQLite might, and commit."""
+    """Run a statement on a repository as any user with SQLite might, and commit.
+
+    In an encrypted one it is who has the key that does so, and seals what was changed as if it had been meant.
+    """
+    if is_encrypted(str(path)):
+        return _sql_with_key(str(path), statement, parameters)
     connection = sqlite3.connect(str(path))
     try:
         rows = connection.execute(statement, parameters).fetchall()
@@ -197,6 +236,21 @@ def damage_content(repo: Repository, path: str) -> None:
 def new_database(path: Path, chunking: Chunking = CHUNKING, lock_timeout: float = 10.0) -> Database:
     """Create an empty repository."""
     return create_database(str(path), lock_timeout, [("id", "00" * 16), *chunking.settings()])
+
+
+def _sql_with_key(path: str, statement: str, parameters: Sequence[object]) -> list[Any]:
+    from backuptool.storage.drivers.with_sqlite3mc import EncryptedDriver
+    from backuptool.storage.encryption.keyring import Keyring
+    from backuptool.storage.encryption.seal import Sealer
+
+    key = Keyring(PASSWORD).unlock(path)
+    connection = EncryptedDriver(key.pages()).connect(path, 10.0)
+    with closing(Database(path, connection, key)) as database:
+        rows: list[Any] = connection._connection.execute(statement, parameters).fetchall()
+        database.query("BEGIN IMMEDIATE")
+        Sealer(key).seal(database)
+        database.query("COMMIT")
+        return rows
 
 
 class EveryEvent(Reporter):
@@ -321,6 +375,62 @@ def cheapened_argon2() -> Iterator[None]:
         patch.setattr(construction, "_MEMORY_KIB", 32)
         patch.setattr(construction, "_PASSES", 1)
         yield
+
+
+@contextmanager
+def everything_encrypted() -> Iterator[List[str]]:
+    """Have each repository that this process makes be an encrypted one, and open those with the same password.
+
+    Lends a list of the paths at which encrypted ones were made or opened to be written to.
+
+    It is what ``Repository(path, password=PASSWORD)`` does, without its being said in each test. A plain one that is
+    there already stays so. Helpers get the key through their pipe as they do for any user.
+    """
+    from backuptool.storage.encryption.keyring import Keyring
+
+    def is_plain(path: str) -> bool:
+        return os.path.exists(path) and os.path.getsize(path) > 0 and not is_encrypted(path)
+
+    def keyring_for(path: str, keyring: Optional[Keyring]) -> Optional[Keyring]:
+        return keyring or (None if is_plain(path) else Keyring(PASSWORD, clock=time.time_ns))
+
+    def opening(path: str, lock_timeout: float, keyring: Optional[Keyring] = None) -> Database:
+        return connecting.open_database(path, lock_timeout, keyring_for(path, keyring))
+
+    def creating(path: str, lock_timeout: float, settings: Any, keyring: Optional[Keyring] = None) -> Database:
+        database = connecting.create_database(path, lock_timeout, settings, keyring_for(path, keyring))
+        used.extend([path] * database.encrypted)
+        return database
+
+    used: List[str] = []
+
+    with cheapened_argon2(), pytest.MonkeyPatch.context() as patch:
+        for module in [one for one in list(sys.modules.values()) if one is not connecting]:
+            for name, other in (("open_database", opening), ("create_database", creating)):
+                if vars(module).get(name) is getattr(connecting, name):
+                    patch.setattr(module, name, other)
+        yield used
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _driver_of_the_session(request: pytest.FixtureRequest) -> Iterator[None]:
+    with everything_encrypted() if request.config.getoption("--driver") == "encrypted" else nullcontext():
+        yield
+
+
+@pytest.fixture
+def kind_of_repository(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Plain or encrypted repositories, for the tests that run on both."""
+    if request.param == "plain":
+        yield
+        return
+    pytest.importorskip("apsw")
+    pytest.importorskip("cryptography")
+    if sys.version_info < (3, 9):
+        pytest.skip("encryption needs Python 3.9")
+    with everything_encrypted() as used:
+        yield
+    assert used  # else the test ran on a plain one
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -34,6 +34,7 @@ def test_a_pin_is_set_with_a_snapshot_or_later_and_taken_away(repo: Repository, 
     assert repo.restore(2, tree.parent / "out").snapshot.pinned
 
 
+@pytest.mark.both
 def test_note_and_tags_change_with_the_digest_and_the_rest_stays(repo: Repository, tree: Path) -> None:
     before = repo.snapshot(tree, note="old", tags=["a", "b"]).snapshot
     after = repo.annotate(1, note="new \udcff\n", add_tags="c", remove_tags=["a", "never there"])
@@ -116,6 +117,7 @@ def test_a_pin_of_no_snapshot_is_named(repo: Repository, tree: Path) -> None:
     assert any("refers to something that does not exist" in message for message in found)
 
 
+@pytest.mark.plain
 def test_snapshots_are_restored_where_the_pages_of_pins_and_changes_are_unreadable(
     repo: Repository, tree: Path
 ) -> None:
@@ -145,6 +147,7 @@ def test_a_repository_of_the_first_format_has_no_pins_until_one_is_set(tmp_path:
         assert repo.check().problems == ()
 
 
+@pytest.mark.plain
 def test_the_command_annotates_and_the_list_shows_the_pin(
     tmp_path: Path, tree: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

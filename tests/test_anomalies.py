@@ -226,6 +226,7 @@ def test_an_encrypted_directory_is_told_by_the_result_the_list_and_the_json(repo
     assert repo.check().problems == ()
 
 
+@pytest.mark.plain
 def test_an_alert_is_on_standard_error_and_the_exit_code_is_three(
     tmp_path: Path, letters: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

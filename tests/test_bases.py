@@ -114,6 +114,7 @@ def releases(repo: Repository, tmp_path: Path) -> List[Dict[bytes, Entry]]:
 # Which packs have a base.
 
 
+@pytest.mark.both
 def test_changed_files_are_compressed_with_the_pack_of_their_last_versions(
     repo: Repository, releases: List[Dict[bytes, Entry]], tmp_path: Path
 ) -> None:
@@ -241,6 +242,7 @@ def test_each_base_is_read_once_where_packs_are_read_in_order(
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations([1, 2, 3])))
+@pytest.mark.both
 def test_prune_in_any_order_leaves_what_is_kept_and_gives_everything_back(
     repo: Repository, releases: List[Dict[bytes, Entry]], tmp_path: Path, order: Sequence[int]
 ) -> None:
@@ -452,6 +454,7 @@ def test_what_refers_to_what_is_left_of_a_base_is_given_back(repo: Repository, t
         ),
     ],
 )
+@pytest.mark.plain
 def test_pack_without_a_base_that_it_can_be_read_with_says_why(
     repo: Repository, releases: List[Dict[bytes, Entry]], statement: str, message: str
 ) -> None:
@@ -486,6 +489,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.plain
 def test_hostile_row_is_found_and_does_no_harm(
     repo: Repository, releases: List[Dict[bytes, Entry]], tmp_path: Path, name: str
 ) -> None:
@@ -513,6 +517,7 @@ def test_hostile_row_is_found_and_does_no_harm(
     }
 
 
+@pytest.mark.plain
 def test_damaged_base_is_no_base_for_what_comes_next(repo: Repository, tmp_path: Path) -> None:
     save(repo, tmp_path / "tree", release(0))
     damage_first_pack(repo)
@@ -695,6 +700,7 @@ def test_a_copy_of_files_whose_base_lies_in_the_same_snapshot_refers_to_it(repo:
         assert restored(other, 1, tmp_path / "out") == expected
 
 
+@pytest.mark.plain
 def test_a_copy_beside_a_damaged_base_names_what_is_lost_and_keeps_the_rest(
     repo: Repository, releases: List[Dict[bytes, Entry]], tmp_path: Path
 ) -> None:

@@ -170,6 +170,7 @@ def judge_flips(sample: Sample, tmp_path: Path, places: Sequence[Tuple[int, int]
     return found
 
 
+@pytest.mark.plain
 def test_flipped_bit_is_found_or_does_no_harm(sample: Sample, tmp_path: Path) -> None:
     used = [offset for offset, byte in enumerate(sample.data) if byte]
     places = [(offset, number % 8) for number, offset in enumerate(used[3::40])]
@@ -179,6 +180,7 @@ def test_flipped_bit_is_found_or_does_no_harm(sample: Sample, tmp_path: Path) ->
     assert len(places) // 2 < found < len(places)
 
 
+@pytest.mark.plain
 def test_flipped_bit_in_the_header_is_found_or_does_no_harm(sample: Sample, tmp_path: Path) -> None:
     assert judge_flips(sample, tmp_path, [(offset, bit) for offset in range(16, 100, 3) for bit in (0, 3, 7)]) > 0
 
@@ -200,6 +202,7 @@ def page_size(sample: Sample) -> int:
     return size
 
 
+@pytest.mark.plain
 def test_any_page_of_zeros_is_found_or_does_no_harm(sample: Sample, tmp_path: Path) -> None:
     size = page_size(sample)
     found = []
@@ -210,6 +213,7 @@ def test_any_page_of_zeros_is_found_or_does_no_harm(sample: Sample, tmp_path: Pa
     assert found.count(True) > len(found) // 2
 
 
+@pytest.mark.plain
 def test_any_two_neighbouring_pages_swapped_are_found_or_do_no_harm(sample: Sample, tmp_path: Path) -> None:
     size = page_size(sample)
     for begin in range(size, len(sample.data) - size, size):
@@ -218,6 +222,7 @@ def test_any_two_neighbouring_pages_swapped_are_found_or_do_no_harm(sample: Samp
         judge(tmp_path / "backups.db", data, sample, tmp_path / "out")
 
 
+@pytest.mark.plain
 def test_any_truncation_is_found_or_does_no_harm(sample: Sample, tmp_path: Path) -> None:
     size = page_size(sample)
     for length in [1, 15, 16, 99, 100, 511, 512, 1024, *range(size, len(sample.data), size)]:
@@ -245,6 +250,7 @@ def test_first_page_alone_is_no_repository_yet_and_the_first_snapshot_makes_it_o
         assert repo.snapshot(tree).snapshot.id == 1
 
 
+@pytest.mark.plain
 def test_snapshot_passes_over_a_content_that_has_lost_its_hash(repo: Repository, tree: Path) -> None:
     repo.snapshot(tree)
     repo.close()
@@ -403,6 +409,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("statement", "kind", "snapshots"), ROWS, ids=[statement for statement, _, _ in ROWS])
+@pytest.mark.plain
 def test_changed_row_is_found(
     copy: Repository, sample: Sample, tmp_path: Path, statement: str, kind: str, snapshots: Optional[Set[int]]
 ) -> None:
@@ -438,6 +445,7 @@ def test_number_in_the_place_of_a_hash_is_named_where_the_rest_of_its_row_cannot
 
 
 @pytest.mark.parametrize("index", ["files_last", "files_first", "contents_pack"])
+@pytest.mark.both
 def test_older_page_of_an_index_of_some_rows_is_found(repo: Repository, tree: Path, index: str) -> None:
     """It has an entry for each row, and others for rows that are gone."""
     for number in range(3):
@@ -462,6 +470,7 @@ def test_older_page_of_an_index_of_some_rows_is_found(repo: Repository, tree: Pa
         assert any(f"the index {index} has " in problem.message for problem in problems)
 
 
+@pytest.mark.plain
 def test_files_are_restored_although_the_row_of_their_directory_is_gone(
     copy: Repository, sample: Sample, tmp_path: Path
 ) -> None:
@@ -471,6 +480,7 @@ def test_files_are_restored_although_the_row_of_their_directory_is_gone(
     assert entries(tmp_path / "out")[b"sub/noise"] == sample.trees[4][b"sub/noise"]
 
 
+@pytest.mark.plain
 def test_every_snapshot_without_damage_is_listed_and_restored(copy: Repository, sample: Sample, tmp_path: Path) -> None:
     damage(copy.path, "UPDATE snapshots SET digest = 4 WHERE id = 4")
     with pytest.raises(CorruptionError, match="snapshot 4 is damaged"):
@@ -569,6 +579,7 @@ def test_contents_before_the_damage_in_a_pack_are_restored(repo: Repository, tmp
     assert len(repo.restore(1, tmp_path / "out").problems) == len(result.problems)
 
 
+@pytest.mark.plain
 def test_swapped_packs_are_found(packed: Repository, tmp_path: Path) -> None:
     damage(
         packed.path,
@@ -583,6 +594,7 @@ def test_swapped_packs_are_found(packed: Repository, tmp_path: Path) -> None:
     assert len(entries(tmp_path / "out")) == 1
 
 
+@pytest.mark.plain
 def test_swapped_contents_are_found(packed: Repository) -> None:
     damage(packed.path, "UPDATE contents SET offset = 10000 - offset WHERE offset IN (0, 10000) AND pack = 1")
     result = check(packed)
@@ -590,6 +602,7 @@ def test_swapped_contents_are_found(packed: Repository) -> None:
     assert check(packed, quick=True).ok
 
 
+@pytest.mark.plain
 def test_missing_pack_is_found(packed: Repository, tmp_path: Path) -> None:
     damage(packed.path, "DELETE FROM packs WHERE id = 2")
     for quick in (False, True):
@@ -600,11 +613,13 @@ def test_missing_pack_is_found(packed: Repository, tmp_path: Path) -> None:
     assert restored(packed, 1, tmp_path / "one")
 
 
+@pytest.mark.plain
 def test_pack_that_claims_to_be_enormous_is_found_without_the_memory(packed: Repository) -> None:
     damage(packed.path, "UPDATE packs SET size = 1 << 62 WHERE id = 2")
     assert named(check(packed), 2) == {f"text {number}.txt" for number in range(5)}
 
 
+@pytest.mark.plain
 def test_damaged_page_among_many_packs_ends_the_check(packed: Repository) -> None:
     with closing(sqlite3.connect(packed.path)) as connection:
         connection.executemany("INSERT INTO packs VALUES (?, 1, 0, 0, 'raw', x'00')", ((n,) for n in range(100, 5000)))
@@ -623,11 +638,13 @@ def test_damaged_page_among_many_packs_ends_the_check(packed: Repository) -> Non
     assert result.read_bytes > 0
 
 
+@pytest.mark.plain
 def test_unreadable_pack_without_contents_is_a_problem(packed: Repository) -> None:
     damage(packed.path, "INSERT INTO packs VALUES (50, -1, 0, 0, 'raw', x'')")
     assert [problem.kind for problem in check(packed).problems] == ["pack-corrupt"]
 
 
+@pytest.mark.plain
 def test_damage_between_the_contents_of_a_pack_is_a_problem(packed: Repository) -> None:
     damage(packed.path, "UPDATE packs SET data = data || x'00', size = size + 1, live = live WHERE id = 1")
     assert check(packed).ok
@@ -784,6 +801,7 @@ def test_snapshot_taken_while_a_check_reads_is_no_problem(repo: Repository, tree
         "ALTER TABLE pruned RENAME TO pruned2",
     ],
 )
+@pytest.mark.plain
 def test_changed_schema_is_refused(copy: Repository, sample: Sample, tmp_path: Path, statement: str) -> None:
     with closing(sqlite3.connect(copy.path)) as connection:
         connection.execute(statement)

@@ -77,6 +77,7 @@ def assert_same(repo: Repository, other: Repository, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [4096, 3])
+@pytest.mark.both
 def test_everything_arrives_as_it_was(
     repo: Repository, other: Repository, history: Path, tmp_path: Path, page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_source_goes_on_at_the_destination_without_being_read_again(
     assert repo.copy(other).present_snapshots == 4
 
 
+@pytest.mark.both
 def test_two_repositories_can_be_merged(repo: Repository, other: Repository, tmp_path: Path, history: Path) -> None:
     also = write_tree(tmp_path / "also", {"x": b"file 7 " * 50, "large": (history / "large").read_bytes(), "y": b"y"})
     other.snapshot(also)
@@ -447,6 +449,7 @@ def test_parts_that_do_not_make_up_the_hash_of_their_content_are_not_taken_over(
 # What others do meanwhile.
 
 
+@pytest.mark.both
 def test_an_interrupted_copy_is_finished_by_the_next_one(
     repo: Repository, other: Repository, history: Path, tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def change(root: Path) -> None:
 # Between snapshots. The model in test_reading_model compares all pairs; here are the figures, and other sources.
 
 
+@pytest.mark.both
 def test_a_diff_adds_up(repo: Repository, source: Path) -> None:
     repo.snapshot(source)
     change(source)
@@ -232,6 +233,7 @@ def test_a_restored_copy_is_identical(repo: Repository, tmp_path: Path) -> None:
     assert os.fsencode(compared.directory or "") == os.fsencode(tmp_path / "out")
 
 
+@pytest.mark.both
 def test_a_directory_differs_as_its_next_snapshot_would(repo: Repository, source: Path) -> None:
     repo.snapshot(source)
     change(source)

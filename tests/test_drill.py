@@ -27,6 +27,7 @@ def damage_pack_of(repo: Repository, path: str) -> None:
     sql(repo.path, "UPDATE packs SET data = ? WHERE id = ?", data[:middle] + bytes(20) + data[middle + 20 :], pack)
 
 
+@pytest.mark.both
 def test_a_drill_restores_all_of_every_kind_and_records_that_it_came_back(repo: Repository, tmp_path: Path) -> None:
     make_every_kind(tmp_path / "source")
     make_deep(tmp_path / "source")

@@ -57,6 +57,7 @@ def test_every_pack_is_examined_once(database: Database, helpers: int) -> None:
 
 
 @pytest.mark.parametrize("helpers", [0, 1, 3])
+@pytest.mark.both
 def test_helpers_find_what_this_process_finds(database: Database, helpers: int) -> None:
     damage(database, 3)
     sql(database.path, "UPDATE packs SET size = 99, codec = 'strange' WHERE id = 5")

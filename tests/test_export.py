@@ -96,6 +96,7 @@ def test_tarfile_reads_it_as_well(repo: Repository, tmp_path: Path) -> None:
         assert [each.linkname for each in others if each.islnk()] == ["links/one"] * 2
 
 
+@pytest.mark.both
 def test_equal_snapshots_give_equal_streams_from_any_repository(repo: Repository, tmp_path: Path, tree: Path) -> None:
     os.link(tree / "a.txt", tree / "linked")
     make_sparse_file(tree / "sparse", 5 << 20, [(1 << 20, b"x" * 5000)])
@@ -215,6 +216,7 @@ def test_a_socket_is_a_problem_and_nothing_else_suffers(repo: Repository, tmp_pa
 
 
 @pytest.mark.parametrize("path", ["d/b", "large"])
+@pytest.mark.both
 def test_a_damaged_file_is_left_out_and_named(repo: Repository, tmp_path: Path, path: str) -> None:
     files: Dict[str, Any] = {"a": b"a" * 500, "d/b": b"b" * 700, "large": random_bytes(2_000_000), "z": b"z"}
     source = write_tree(tmp_path / "source", files)

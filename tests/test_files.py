@@ -41,6 +41,7 @@ def given_back(repo: Repository, number: int, out: Path) -> Dict[str, bytes]:
 
 
 @pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 5 * MIB + 12345])
+@pytest.mark.both
 def test_bytes_streams_and_files_come_back_as_they_were(repo: Repository, tmp_path: Path, size: int) -> None:
     data = noise(size)
     path = write(tmp_path / "given", data, mode=0o640)

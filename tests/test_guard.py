@@ -47,6 +47,7 @@ def damage(root: Path) -> None:
     (root / "empty").chmod(0o777)
 
 
+@pytest.mark.both
 def test_a_block_that_raises_leaves_the_directory_as_it_was(repo: Repository, tree: Path) -> None:
     before = entries(tree)
     guard = repo.guard(tree, note="before the trial", tags=["guard"])

@@ -61,6 +61,7 @@ def test_a_copy_that_is_removed_is_no_move_of_what_stays(repo: Repository, sourc
     assert (copy.removed_in, copy.moved_to) == (2, ())
 
 
+@pytest.mark.both
 def test_rotated_files_come_from_each_other(repo: Repository, source: Path) -> None:
     for number in (1, 2):
         write(source / f"log.{number}", b"log %d" % number)
@@ -252,6 +253,7 @@ def test_a_source_that_is_no_directory_has_its_name(repo: Repository, tmp_path: 
         ({"source": "/nowhere"}, ""),
     ],
 )
+@pytest.mark.both
 def test_a_search_finds_exactly_what_is_asked_for(
     repo: Repository, tmp_path: Path, options: dict[str, object], paths: str
 ) -> None:

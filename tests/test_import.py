@@ -130,6 +130,7 @@ def test_what_tarfile_writes_is_read(repo: Repository, tmp_path: Path, form: int
 
 
 @needs_root
+@pytest.mark.both
 def test_an_export_is_imported_as_it_was(repo: Repository, tmp_path: Path) -> None:
     source = tmp_path / "source"
     make_every_kind(source)

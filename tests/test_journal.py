@@ -50,6 +50,7 @@ def test_sqlite_by_itself_would_remove_the_file(repo: Repository, tree: Path, el
     assert not elsewhere.exists()
 
 
+@pytest.mark.plain
 def test_journal_of_a_killed_writer_names_nothing(repo: Repository, tree: Path, tmp_path: Path) -> None:
     repo.snapshot(tree)
     repo.close()
@@ -87,6 +88,7 @@ def test_what_only_looks_like_such_a_journal_names_nothing(tmp_path: Path, elsew
 
 
 @needs_root
+@pytest.mark.plain
 def test_journal_that_cannot_be_rolled_back_is_named_with_what_to_do(public_path: Path, clock: Clock) -> None:
     path = public_path / "read-only" / "backups.db"
     path.parent.mkdir()

@@ -117,6 +117,7 @@ def test_directories_of_many_entries_and_many_subdirectories_are_listed_whole(re
 # Opening.
 
 
+@pytest.mark.both
 def test_every_file_reads_as_it_was(saved: Repository, source: Path) -> None:
     for name in ("data.txt", "empty", "large", "sparse", "nothing but a hole"):
         with saved.open(1, name) as file:
@@ -253,6 +254,7 @@ def test_a_pack_that_took_the_number_of_another_one_is_read_anew(repo: Repositor
     assert (repo.tree(newest) / "c").read_bytes() == b"c" * 5000
 
 
+@pytest.mark.both
 def test_threads_may_read_at_the_same_time(saved: Repository, source: Path) -> None:
     failures: List[str] = []
 
@@ -468,6 +470,7 @@ def test_pandas_reads_a_file_in_a_snapshot(saved: Repository) -> None:
         assert pandas.read_csv(file).y.sum() == 6
 
 
+@pytest.mark.plain
 def test_sqlite_is_not_left_locked_by_a_file_that_is_open(saved: Repository, source: Path) -> None:
     with saved.open(1, "large") as file:
         file.read(1)

@@ -76,6 +76,7 @@ def ids(repo: Repository) -> List[int]:
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
+@pytest.mark.both
 def test_a_plan_says_exactly_what_pruning_then_does(days: Repository, policy: RetentionPolicy) -> None:
     before, size = digest(days), os.path.getsize(days.path)
     plan = days.plan_prune(policy)
@@ -312,6 +313,7 @@ def run(days: Repository, capsys: pytest.CaptureFixture[str]) -> Callable[..., T
     return call
 
 
+@pytest.mark.plain
 def test_the_command_shows_every_snapshot_and_why(days: Repository, run: Callable[..., Tuple[int, str, str]]) -> None:
     code, out, err = run("--keep-last", "1", "--keep-tag", "even", "--keep-weekly", "1", "--dry-run")
     assert (code, err) == (0, "")
@@ -329,6 +331,7 @@ def test_the_command_shows_every_snapshot_and_why(days: Repository, run: Callabl
     assert "last: 1 newer, not within 2 d\n" in out
 
 
+@pytest.mark.plain
 def test_the_command_prunes_by_rules_and_gives_the_same_as_json(
     days: Repository, run: Callable[..., Tuple[int, str, str]]
 ) -> None:
@@ -343,6 +346,7 @@ def test_the_command_prunes_by_rules_and_gives_the_same_as_json(
     assert ids(days) == [9, 10]
 
 
+@pytest.mark.plain
 def test_the_command_ends_with_three_where_the_size_cannot_be_reached(
     days: Repository, run: Callable[..., Tuple[int, str, str]]
 ) -> None:
@@ -378,6 +382,7 @@ def test_options_that_make_no_sense_are_wrong_usage(
     assert len(days.list()) == 10
 
 
+@pytest.mark.plain
 def test_rules_without_a_number_keep_everything(days: Repository, run: Callable[..., Tuple[int, str, str]]) -> None:
     assert run("--keep-last", "0", "--keep-daily", "0")[0] == 0
     assert len(days.list()) == 10

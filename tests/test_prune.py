@@ -301,6 +301,7 @@ def three(repo: Repository, tree: Path) -> List[Dict[bytes, Entry]]:
 
 
 @pytest.mark.parametrize("pruned", [(1,), (2,), (3,), (1, 2), (1, 3), (2, 3), (1, 2, 3)])
+@pytest.mark.both
 def test_what_is_kept_restores_as_before(
     repo: Repository, three: List[Dict[bytes, Entry]], tmp_path: Path, pruned: Tuple[int, ...]
 ) -> None:
@@ -326,6 +327,7 @@ def test_distinct_sizes_move_to_the_next_snapshot(repo: Repository, three: List[
     assert (len(repo.list()), repo.list().distinct_bytes) == (0, 0)
 
 
+@pytest.mark.both
 def test_pruning_the_newest_undoes_it(repo: Repository, three: List[Dict[bytes, Entry]], tree: Path) -> None:
     repo.prune(3)
     result = repo.snapshot(tree)
@@ -335,6 +337,7 @@ def test_pruning_the_newest_undoes_it(repo: Repository, three: List[Dict[bytes, 
     assert repo.check().problems == ()
 
 
+@pytest.mark.both
 def test_pruning_all_leaves_an_empty_repository(
     repo: Repository, three: List[Dict[bytes, Entry]], tree: Path, tmp_path: Path
 ) -> None:
@@ -386,6 +389,7 @@ def test_progress_names_the_phases(repo: Repository, tmp_path: Path) -> None:
 # Sources that share contents
 
 
+@pytest.mark.both
 def test_content_that_another_source_has_stays(repo: Repository, tree: Path, tmp_path: Path) -> None:
     shutil.copytree(str(tree), str(tmp_path / "copy"))
     repo.snapshot(tree)

@@ -107,6 +107,7 @@ def test_helpers_save_what_this_process_saves(tmp_path: Path, helpers: int) -> N
     assert rsync_differences(root, tmp_path / "out") == ""
 
 
+@pytest.mark.both
 def test_helpers_save_every_kind_of_file(tmp_path: Path) -> None:
     make_every_kind(tmp_path / "tree")
     alone = saved(tmp_path / "alone.db", tmp_path / "tree", 0)
@@ -118,6 +119,7 @@ def test_helpers_save_every_kind_of_file(tmp_path: Path) -> None:
     assert facts(tmp_path / "out") == facts(tmp_path / "tree")
 
 
+@pytest.mark.both
 def test_what_is_stored_already_is_not_stored_again_by_helpers(tmp_path: Path) -> None:
     root = make_many(tmp_path / "tree")
     saved(tmp_path / "repo.db", root, 0)

@@ -87,6 +87,7 @@ def test_first_snapshot_has_only_new_files(repo: Repository, tree: Path) -> None
     assert result.problems == ()
 
 
+@pytest.mark.both
 def test_second_snapshot_stores_nothing_new(repo: Repository, tree: Path) -> None:
     repo.snapshot(tree)
     rows = sql(repo.path, "SELECT count(*) FROM files")
@@ -97,6 +98,7 @@ def test_second_snapshot_stores_nothing_new(repo: Repository, tree: Path) -> Non
     assert sql(repo.path, "SELECT count(*) FROM files") == rows
 
 
+@pytest.mark.both
 def test_only_what_changed_is_read(repo: Repository, tree: Path) -> None:
     repo.snapshot(tree)
     write(tree / "a.txt", b"A" * 1001)
@@ -247,6 +249,7 @@ def test_file_that_comes_back_is_not_stored_again(repo: Repository, tree: Path) 
     assert (result.read_bytes, result.new_bytes, result.snapshot.distinct_bytes) == (1000, 0, 0)
 
 
+@pytest.mark.both
 def test_renamed_file_stores_nothing(repo: Repository, tree: Path) -> None:
     repo.snapshot(tree)
     (tree / "a.txt").rename(tree / "z.txt")
@@ -272,6 +275,7 @@ def test_hosts_have_histories_of_their_own(repo: Repository, tree: Path) -> None
 
 
 @pytest.mark.parametrize("edit", ["overwrite", "insert", "delete", "append", "prepend"])
+@pytest.mark.both
 def test_edit_of_a_large_file_stores_a_small_part(repo: Repository, tmp_path: Path, edit: str) -> None:
     data = noise(8 * MIB)
     middle = 4 * MIB
@@ -369,6 +373,7 @@ def test_link_that_is_removed_leaves_the_others_linked(repo: Repository, tmp_pat
     assert sql(repo.path, "SELECT count(*) FROM files WHERE last IS NULL AND link IS NOT NULL") == [(0,)]
 
 
+@pytest.mark.both
 def test_every_kind_of_file_is_kept(repo: Repository, tmp_path: Path) -> None:
     root = write_tree(tmp_path / "tree", {"file": b"data", "setuid": b"program", "directory": None})
     (root / "setuid").chmod(0o4755)
@@ -406,6 +411,7 @@ def test_changed_extended_attribute_is_a_change(repo: Repository, tree: Path, tm
     assert restored(repo, 2, tmp_path / "out") == entries(tree)
 
 
+@pytest.mark.both
 def test_names_are_kept_bit_for_bit(repo: Repository, tmp_path: Path) -> None:
     root = os.fsencode(str(write_tree(tmp_path / "tree", {})))
     names = [b"latin-\xe9\xff", b"new\nline", b" ", b"-rf", b"a\\b", "\u00e9".encode(), "e\u0301".encode(), b"'\"%_"]
@@ -495,6 +501,7 @@ def make_sparse(path: Path, size: int, pieces: dict[int, bytes]) -> Path:
         pytest.param(9 * MIB, {MIB: b"x" * 300_000, 5 * MIB + 1: noise(2 * MIB)}, id="holes between"),
     ],
 )
+@pytest.mark.both
 def test_sparse_file_comes_back_with_its_holes(
     repo: Repository, tmp_path: Path, size: int, pieces: dict[int, bytes]
 ) -> None:
@@ -836,6 +843,7 @@ def test_repository_inside_its_source_is_not_saved(tree: Path, tmp_path: Path, c
         assert repo.check().problems == ()
 
 
+@pytest.mark.plain
 def test_repository_named_by_a_symlink_is_not_saved(tree: Path, tmp_path: Path, clock: Clock) -> None:
     real = tree / "docs" / "real.db"
     (tmp_path / "link.db").symlink_to(real)

@@ -85,6 +85,7 @@ def sizes(rows: Set[Row]) -> Tuple[int, int]:
 
 
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.both
 def test_every_figure_is_what_counting_gives(tmp_path: Path, clock: Clock, seed: int) -> None:
     with history(tmp_path, seed, clock) as repo:
         listed = repo.list()
@@ -224,6 +225,7 @@ def test_statistics_cost_the_same_statements_whatever_the_number_of_files(tmp_pa
     assert counts[0] == counts[1]
 
 
+@pytest.mark.plain
 def test_the_command_shows_totals_snapshots_and_files(three: Repository, capsys: pytest.CaptureFixture[str]) -> None:
     three.close()
     assert main(["--db-path", three.path, "stats", "--top", "1"]) == 0
@@ -255,6 +257,7 @@ def test_the_command_shows_totals_snapshots_and_files(three: Repository, capsys:
         assert str(each).startswith(f"<{type(each).__name__} ")
 
 
+@pytest.mark.plain
 def test_a_source_says_when_it_was_last_proven(three: Repository, capsys: pytest.CaptureFixture[str]) -> None:
     drill = three.drill(1).drill
     other, tree = three.stats().sources

@@ -137,6 +137,7 @@ def test_helpers_restore_what_this_process_restores(repo: Repository, source: Pa
     assert rsync_differences(source, out) == ""
 
 
+@pytest.mark.both
 def test_helpers_restore_every_kind_of_file(repo: Repository, tmp_path: Path, out: Path) -> None:
     make_every_kind(tmp_path / "source")
     repo.snapshot(tmp_path / "source")

@@ -157,6 +157,7 @@ FORGED = ("'x'", "x'00'", "NULL", "-1", "1 << 40", "-9223372036854775808")
     "column",
     ["kind", "mode", "uid", "gid", "mtime_ns", "size", "content", "sparse", "rdev", "target", "xattrs", "link"],
 )
+@pytest.mark.plain
 def test_a_forged_value_hurts_its_own_file_alone(forgeable: Path, tmp_path: Path, out: Path, column: str) -> None:
     for value in FORGED:
         statement = f"UPDATE files SET {column} = {value} WHERE path LIKE '%victim%'"
@@ -170,6 +171,7 @@ def test_a_forged_value_hurts_its_own_file_alone(forgeable: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("column", ["size", "pack", "offset", "hash", "layout"])
+@pytest.mark.plain
 def test_a_forged_content_hurts_its_own_file_alone(forgeable: Path, tmp_path: Path, out: Path, column: str) -> None:
     for value in FORGED:
         for repo in forged(forgeable, tmp_path, f"UPDATE contents SET {column} = {value} WHERE size = 6"):

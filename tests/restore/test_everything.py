@@ -17,6 +17,7 @@ from .making import POLICIES, Everything, kinds, leftovers, names
 
 
 @needs_root
+@pytest.mark.both
 def test_every_kind_of_file_comes_back_identical_for_root(everything: Everything, out: Path) -> None:
     source, repo, saved = everything
     result = repo.restore(saved.snapshot.id, out, verify=True)
@@ -107,6 +108,7 @@ def test_what_is_extra_below_a_very_long_path_is_deleted(repo: Repository, tmp_p
     assert names(out) == ["file"]
 
 
+@pytest.mark.both
 def test_holes_come_back_as_holes(repo: Repository, tmp_path: Path, out: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -135,6 +137,7 @@ def test_zeros_that_were_written_come_back_as_zeros_that_are_written(
     assert [(out / name).stat().st_blocks * 512 < 3 << 20 for name in sorted(os.listdir(out))] == [True, False] * 2
 
 
+@pytest.mark.both
 def test_an_older_snapshot_comes_back_over_a_newer_state(repo: Repository, tree: Path, out: Path) -> None:
     repo.snapshot(tree)
     shutil.copytree(str(tree), str(out), symlinks=True)

@@ -33,6 +33,7 @@ from backuptool.storage.database import Database
 from backuptool.storage.schema import APPLICATION_ID, FORMAT
 
 
+@pytest.mark.plain
 def test_new_repository_is_what_the_format_says(database: Database) -> None:
     status = os.stat(database.path)
     assert stat.S_IMODE(status.st_mode) == 0o600
@@ -57,6 +58,7 @@ def test_created_repository_is_opened_the_second_time(tmp_path: Path) -> None:
         assert second.value("SELECT value FROM settings WHERE name = 'id'") == b"first"
 
 
+@pytest.mark.plain
 def test_locks_of_other_connections_of_this_process_hold(tmp_path: Path) -> None:
     # A notebook may ask the file with SQLite of its own. Closing any descriptor of it would drop what it has locked.
     write(tmp_path / "tree/file", b"bytes")
@@ -89,6 +91,7 @@ def old_repository(path: Path, number: int = 1) -> Path:
     return path
 
 
+@pytest.mark.plain
 def test_earlier_format_is_read_without_being_changed(tmp_path: Path) -> None:
     path = old_repository(tmp_path / "old.db")
     before = path.read_bytes()
@@ -100,6 +103,7 @@ def test_earlier_format_is_read_without_being_changed(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+@pytest.mark.plain
 def test_earlier_format_is_upgraded_by_the_first_write_and_holds_what_it_held(tmp_path: Path) -> None:
     path = old_repository(tmp_path / "old.db")
     with Repository(path) as other, Repository(path) as repo:
@@ -116,6 +120,7 @@ def test_earlier_format_is_upgraded_by_the_first_write_and_holds_what_it_held(tm
         assert set(schema.statements()) <= set(texts)
 
 
+@pytest.mark.plain
 def test_earlier_format_that_several_write_to_at_once_is_upgraded_once(tmp_path: Path) -> None:
     path = old_repository(tmp_path / "old.db")
     together = threading.Barrier(4)
@@ -133,6 +138,7 @@ def test_earlier_format_that_several_write_to_at_once_is_upgraded_once(tmp_path:
         assert repo.check().problems == ()
 
 
+@pytest.mark.plain
 def test_upgrade_that_is_interrupted_leaves_the_earlier_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = old_repository(tmp_path / "old.db")
     before = path.read_bytes()
@@ -153,6 +159,7 @@ def test_upgrade_that_is_interrupted_leaves_the_earlier_format(tmp_path: Path, m
     assert path.read_bytes() == before
 
 
+@pytest.mark.plain
 def test_empty_file_becomes_a_repository_when_one_is_to_be_created(tmp_path: Path) -> None:
     (tmp_path / "r.db").touch()
     with closing(new_database(tmp_path / "r.db")) as database:
@@ -178,6 +185,7 @@ def test_repository_created_by_several_at_once_is_created_once(tmp_path: Path) -
 @pytest.mark.parametrize(
     "name", ["with space.db", "a?b.db", "a#b.db", "100%.db", "%41.db", "\u00e9.db", "\udcff.db", "'.db"]
 )
+@pytest.mark.plain
 def test_any_name_may_be_that_of_a_repository(tmp_path: Path, tree: Path, name: str, clock: Clock) -> None:
     with Repository(str(tmp_path / name)) as repo:
         repo.snapshot(tree)
@@ -341,6 +349,7 @@ def test_repository_in_an_unreachable_directory_is_an_error(public_repo: Reposit
 @pytest.mark.parametrize(
     ("text", "broken"), [(b"CREATE TABLE packs", b"CREATE TABXE packs"), (b"files_last", b"files_\xff\xffst")]
 )
+@pytest.mark.plain
 def test_broken_text_of_the_schema_is_refused(database: Database, text: bytes, broken: bytes) -> None:
     database.close()
     data = Path(database.path).read_bytes()

@@ -204,6 +204,7 @@ def test_damage_met_while_streaming_is_an_error(database: Database) -> None:
         list(damaged.stream("SELECT host FROM sources ORDER BY id"))
 
 
+@pytest.mark.plain
 def test_writer_that_is_killed_is_rolled_back(database: Database) -> None:
     database.execute(INSERT, ("kept",))
     database.close()
