@@ -101,6 +101,7 @@ def test_what_was_not_committed_is_taken_back(
     assert sql(pool.path, "SELECT count(*) FROM contents") == [(24,)]
 
 
+@pytest.mark.plain
 def test_a_commit_that_fails_is_told_to_who_comes_next(
     pool: ConnectionPool, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

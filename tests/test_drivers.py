@@ -194,6 +194,7 @@ def test_everything_works_on_every_driver(tmp_path: Path, tree: Path, driver: st
         assert repo.check().problems == ()
 
 
+@pytest.mark.plain
 def test_driver_reads_what_another_wrote(tmp_path: Path, tree: Path, driver: str) -> None:
     with Repository(tmp_path / "r.db") as repo:
         repo.snapshot(tree)

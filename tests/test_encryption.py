@@ -236,6 +236,7 @@ def run(times):
     for number in range(times):
         Stretched(b"password", bytes([number]) * 16)
 
+run(1)  # a fork within an import of another thread would be another matter
 threads = [threading.Thread(target=run, args=(2,)) for _ in range(2)]
 for thread in threads:
     thread.start()
@@ -566,13 +567,6 @@ def test_flipped_bit_in_any_page_is_found(victim: Victim) -> None:
     assert [at for at in offsets if not victim.check(flipped(victim, at, chance.randrange(8)))] == []
 
 
-@pytest.mark.long
-def test_flipped_bit_in_any_block_of_128_bytes_is_found(victim: Victim) -> None:
-    chance = random.Random(2)
-    offsets = [at + chance.randrange(128) for at in range(0, len(victim.data), 128)]
-    assert [at for at in offsets if not victim.check(flipped(victim, at, chance.randrange(8)))] == []
-
-
 def pages_of(data: bytes) -> List[bytes]:
     return [data[at : at + PAGE] for at in range(0, len(data), PAGE)]
 
@@ -587,13 +581,6 @@ def test_swapped_pages_are_found(victim: Victim) -> None:
     pairs = list(itertools.combinations(range(len(pages_of(victim.data))), 2))
     pairs.remove((KEY_PAGES[0] - 1, KEY_PAGES[1] - 1))  # these two are equal
     assert [pair for pair in random.Random(3).sample(pairs, 40) if not victim.check(swapped(victim, *pair))] == []
-
-
-@pytest.mark.long
-def test_any_two_swapped_pages_are_found(victim: Victim) -> None:
-    pairs = list(itertools.combinations(range(len(pages_of(victim.data))), 2))
-    pairs.remove((KEY_PAGES[0] - 1, KEY_PAGES[1] - 1))
-    assert [pair for pair in pairs if not victim.check(swapped(victim, *pair))] == []
 
 
 def test_any_page_put_back_as_it_was_is_found(victim: Victim, history: Tuple[List[bytes], Dict[bytes, Entry]]) -> None:

@@ -455,6 +455,7 @@ def half_empty(repo: Repository, tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.plain
 def test_pages_are_given_back_many_in_one_commit(repo: Repository, tmp_path: Path) -> None:
     write(tmp_path / "tree" / "first", noise(4_000_000, 1))
     repo.snapshot(tmp_path / "tree")

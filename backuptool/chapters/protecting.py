@@ -90,8 +90,11 @@ class Protecting(Opened):
             ValueError: The label is too long or not printable.
         """
         from ..operations.keys import add_key
+        from ..storage.encryption.keyring import Keyring
 
-        return add_key(self._pool, password, label, clock=time.time_ns)
+        new = Keyring(password)
+        del password  # some programs log the variables of every frame
+        return add_key(self._pool, new, label, clock=time.time_ns)
 
     def remove_key(self, key: str) -> KeyList:
         """Let a password open an encrypted repository no longer.

@@ -5,16 +5,15 @@ Owns which changes are allowed. How a key is wrapped and written is the encrypti
 
 from __future__ import annotations
 
-from typing import Callable, Union
+from typing import Callable
 
 import attrs
 
 from ..errors import RepositoryError
 from ..results.keys import KeyList, RepositoryKey
 from ..storage.database import Database
-from ..storage.encryption.construction import Stretched
 from ..storage.encryption.keypages import MOST_LABEL_BYTES, MOST_SLOTS, KeyPage, KeySlot
-from ..storage.encryption.keyring import Keyring, bytes_of, write_key_pages
+from ..storage.encryption.keyring import Keyring, write_key_pages
 from ..storage.pool import ConnectionPool
 
 __all__ = ["add_key", "list_keys", "remove_key"]
@@ -31,18 +30,17 @@ def list_keys(pool: ConnectionPool) -> KeyList:
 
 def add_key(
     pool: ConnectionPool,
-    password: Union[str, bytes, Callable[[], Union[str, bytes]]],
+    new: Keyring,
     label: str,
     clock: Callable[[], int],
 ) -> KeyList:
-    """Let another password open the repository."""
+    """Let the password of another keyring open the repository as well."""
     if len(label.encode("utf-8", "surrogateescape")) > MOST_LABEL_BYTES or not label.isprintable():
         raise ValueError(f"a label is printable and has at most {MOST_LABEL_BYTES} bytes: {label!r}")
-    secret = bytes_of(password, pool.path)
     with pool.writing() as database:
         keyring = _keyring(pool, database)
         key = keyring.unlock(pool.path)
-        stretched = Stretched(secret, keyring.page(pool.path).salt)  # the salt never changes
+        stretched = new.stretched(keyring.page(pool.path).salt, pool.path)  # the salt never changes
         with database.transaction():
             page = keyring.page(pool.path)
             if len(page.slots) >= MOST_SLOTS:

@@ -35,8 +35,8 @@ __all__ = [
 
 #: What a helper runs; what it is to do comes as the first message.
 _PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.stdin.buffer.readline()); "
-    "from backuptool.operations.processes import run; run()"
+    "import json, sys; private, sys.path[:] = json.loads(sys.stdin.buffer.readline()); "
+    "from backuptool.operations.processes import run; run(private)"
 )
 
 #: Each takes some 40 MB, and the process that feeds them is busy with four to eight.
@@ -132,12 +132,13 @@ class Helper:
     Args:
         operation: Name of the module, from this package on, whose ``serve(channel, *arguments)`` it runs.
         arguments: What that is given.
+        private: Whether a key is among it: the system then writes no core of the helper, from before it is read.
 
     Raises:
         OSError: No process can be started.
     """
 
-    def __init__(self, operation: str, *arguments: Any) -> None:
+    def __init__(self, operation: str, *arguments: Any, private: bool = False) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", _PROGRAM],
             stdin=subprocess.PIPE,
@@ -154,7 +155,7 @@ class Helper:
         self.receive = self._channel.receive
         search_path = [entry for entry in sys.path if isinstance(entry, str)]
         try:
-            self._process.stdin.write(json.dumps(search_path).encode() + b"\n")
+            self._process.stdin.write(json.dumps([private, search_path]).encode() + b"\n")
             self.send((operation, arguments, os.getpid()))
         except (OSError, HelperFailedError):
             pass  # it has ended already: whoever asks it for something will be told
@@ -192,13 +193,13 @@ class Helper:
                 pass  # it was killed with something unread
 
 
-def start_helpers(number: int, operation: str, *arguments: Any) -> list[Helper]:
+def start_helpers(number: int, operation: str, *arguments: Any, private: bool = False) -> list[Helper]:
     """Start that many helpers, at most 8; none where this is no plain Python, fewer where no process is to be had."""
     helpers: list[Helper] = []
     if _is_python(sys.executable):
         try:
             while len(helpers) < min(number, _MOST):
-                helpers.append(Helper(operation, *arguments))
+                helpers.append(Helper(operation, *arguments, private=private))
         except OSError:
             pass
     return helpers
@@ -219,8 +220,12 @@ def keep_memory() -> None:
             mallopt(_M_TRIM_THRESHOLD, 64 << 20)
 
 
-def run() -> None:
+def run(private: bool) -> None:
     """Be a helper: read what to do from standard input, and do it until that ends."""
+    if private:
+        from ..storage.encryption.privacy import keep_out_of_core_dumps
+
+        keep_out_of_core_dumps()
     sending, receiving = cast(BufferedIOBase, sys.stdout.buffer), cast(BufferedIOBase, sys.stdin.buffer)
     sys.stdout = sys.stderr  # what is printed by mistake must not get between the messages
     channel = _Inbox(receiving, sending)

@@ -92,9 +92,7 @@ def open_address(address: tuple[str, Optional[bytes]], lock_timeout: float) -> D
         return open_database(path, lock_timeout)
     from .encryption.construction import FileKey
     from .encryption.keyring import Keyring
-    from .encryption.privacy import keep_out_of_core_dumps
 
-    keep_out_of_core_dumps()
     return open_database(path, lock_timeout, Keyring(key=FileKey(secret)))
 
 

@@ -182,7 +182,8 @@ class Examination:
         if helpers is None:
             helpers = min(processors() - 1, helpers_for(most), len(packs) // _FEW)
         self._examiners = [
-            _Examiner(helper, self._work) for helper in start_helpers(helpers, "check.examining", database.address())
+            _Examiner(helper, self._work)
+            for helper in start_helpers(helpers, "check.examining", database.address(), private=database.encrypted)
         ]
 
     def __enter__(self) -> Examination:

@@ -327,7 +327,12 @@ class Writing:
             if number is None:
                 number = helpers_for(self._most)
             helpers = start_helpers(
-                number, "restore.writing", database.address(), destination.root, *destination.identity()
+                number,
+                "restore.writing",
+                database.address(),
+                destination.root,
+                *destination.identity(),
+                private=database.encrypted,
             )
             self._exchange.feeders = len(helpers)
             self._feeders = [_Feeder(helper, self._exchange) for helper in helpers]

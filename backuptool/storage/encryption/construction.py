@@ -96,11 +96,16 @@ class Stretched:
     def __init__(self, password: bytes, salt: bytes) -> None:
         try:
             from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+            parameters = Argon2id(
+                salt=salt, length=_KEY_BYTES, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY_KIB
+            )
+            with _one_at_a_time:
+                self._secret = parameters.derive(password)
         except ImportError as exc:
             raise unavailable("") from exc
-        parameters = Argon2id(salt=salt, length=_KEY_BYTES, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY_KIB)
-        with _one_at_a_time:
-            self._secret = parameters.derive(password)
+        finally:
+            del password  # where this fails, nobody finds it in the variables of the frame
 
     def wrap(self, key: FileKey, id_: bytes, nonce: bytes, context: bytes) -> bytes:
         """Return the key of a repository so that only this password opens it.

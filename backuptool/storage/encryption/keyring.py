@@ -15,7 +15,7 @@ from ..drivers.with_sqlite3mc import read_pages, write_page
 from .construction import SALT_BYTES, FileKey, Stretched
 from .keypages import KEY_PAGES, KeyPage, KeySlot, is_proven, readable
 
-__all__ = ["Keyring", "bytes_of", "write_key_pages"]
+__all__ = ["Keyring", "write_key_pages"]
 
 #: A password, or what asks for it when it is needed.
 Password = Union[str, bytes, Callable[[], Union[str, bytes]]]
@@ -81,10 +81,9 @@ class Keyring:
                 "--password-command (password= in Python)",
                 path,
             )
-        password = bytes_of(self._password, path)
         stretched = None
         for page, data in pages:
-            stretched = stretched or Stretched(password, page.salt)
+            stretched = stretched or self.stretched(page.salt, path)
             opened = [(slot.id, key) for slot in page.slots for key in [slot.open(stretched, page.salt)] if key]
             for self._slot, key in opened:
                 if is_proven(data, key):
@@ -92,6 +91,14 @@ class Keyring:
             if not opened:
                 break  # an older copy may have passwords that were taken away
         raise WrongPasswordError(f"the password does not open {path}", path)
+
+    def stretched(self, salt: bytes, path: str) -> Stretched:
+        """Return what Argon2id makes of the password. No variable holds it: some programs log those of every frame.
+
+        Raises:
+            WrongPasswordError: It is empty, or there is none.
+        """
+        return Stretched(_bytes_of("" if self._password is None else self._password, path), salt)
 
     def page(self, path: str) -> KeyPage:
         """Return the key page, the newest of its copies that a holder of the key wrote."""
@@ -111,7 +118,7 @@ class Keyring:
         if self._password is None:
             raise RepositoryError(f"{path} cannot be created encrypted without a password", path)
         salt = os.urandom(SALT_BYTES)
-        stretched = Stretched(bytes_of(self._password, path), salt)
+        stretched = self.stretched(salt, path)
         slot = KeySlot.make(key, stretched, salt, "first", self._clock())
         with self._guard:
             self._key, self._slot = key, slot.id
@@ -133,7 +140,7 @@ def write_key_pages(path: str, data: bytes) -> None:
         write_page(path, KEY_PAGES[index], data)
 
 
-def bytes_of(password: Password, path: str) -> bytes:
+def _bytes_of(password: Password, path: str) -> bytes:
     """Return the bytes of a password; text is UTF-8."""
     found = password() if callable(password) else password
     data = found.encode("utf-8", "surrogateescape") if isinstance(found, str) else bytes(found)
