@@ -38,7 +38,8 @@ WRAPPED_BYTES = _KEY_BYTES + 16  # and the tag
 #: other for ever, or end with an error that says that there is no memory: tried with OpenSSL 4.0 and cryptography 50.
 _one_at_a_time = threading.Lock()
 
-# A child that is forked while one runs would find its threads busy for ever: the fork waits for it.
+# A child that is forked while one runs would find its threads, or the module that is being imported for it, busy for
+# ever: the fork waits for it.
 os.register_at_fork(
     before=_one_at_a_time.acquire, after_in_child=_one_at_a_time.release, after_in_parent=_one_at_a_time.release
 )
@@ -94,18 +95,15 @@ class Stretched:
     __slots__ = ("_secret",)
 
     def __init__(self, password: bytes, salt: bytes) -> None:
-        try:
-            from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-
+        with _one_at_a_time:
+            try:
+                from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+            except ImportError as exc:
+                raise unavailable("") from exc
             parameters = Argon2id(
                 salt=salt, length=_KEY_BYTES, iterations=_PASSES, lanes=_LANES, memory_cost=_MEMORY_KIB
             )
-            with _one_at_a_time:
-                self._secret = parameters.derive(password)
-        except ImportError as exc:
-            raise unavailable("") from exc
-        finally:
-            del password  # where this fails, nobody finds it in the variables of the frame
+            self._secret = parameters.derive(password)
 
     def wrap(self, key: FileKey, id_: bytes, nonce: bytes, context: bytes) -> bytes:
         """Return the key of a repository so that only this password opens it.
