@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, TypeVar, Union
 
 import pathspec  # noqa: F401
+import properties  # noqa: F401  (its settings hold for all tests)
 import pyfastcdc  # noqa: F401
 import pytest
 from runner import Runner

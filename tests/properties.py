@@ -5,6 +5,7 @@ Owns the stand-ins. Tests import from here what they would import from hypothesi
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,16 @@ else:
     try:
         from hypothesis import HealthCheck, example, given, settings
         from hypothesis import strategies as st
+
+        # Where many tests run at once everything is slow. The gate gives one verdict on one state of the code: it draws
+        # the same examples each time, and everybody else new ones.
+        settings.register_profile(
+            "backuptool",
+            deadline=None,
+            derandomize=bool(os.environ.get("CI")),
+            suppress_health_check=[HealthCheck.too_slow],
+        )
+        settings.load_profile("backuptool")
     except ImportError:
 
         class _Anything:

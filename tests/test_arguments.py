@@ -131,10 +131,13 @@ def test_a_snapshot_is_restored_by_number_or_as_the_latest() -> None:
     [
         ([], "the following arguments are required: COMMAND"),
         (["delete"], "argument COMMAND: invalid choice: 'delete'"),
-        (["snapshot"], "one of the arguments --target-directory --stdin is required"),
         (["snapshot", "--target-directory", ""], "argument --target-directory: an empty path names nothing"),
         (["--db-path", "", "list"], "argument --db-path: an empty path names nothing"),
-        (["snapshot", "--target", "x"], "one of the arguments --target-directory --stdin is required"),
+        (["snapshot", "--target", "x"], "unrecognized arguments: --target"),
+        (
+            ["snapshot", "--stdin", "x", "--target-directory", "y"],
+            "argument --target-directory: not allowed with argument",
+        ),
         (
             ["snapshot", "--target-directory", "x", "--max-file-size", "big"],
             "argument --max-file-size: not a size like 4096, 500M or 10GiB: 'big'",
@@ -143,7 +146,6 @@ def test_a_snapshot_is_restored_by_number_or_as_the_latest() -> None:
             ["snapshot", "--target-directory", "x", "--exclude-larger-than", "none"],
             "argument --exclude-larger-than: not a size like 4096, 500M or 10GiB: 'none'",
         ),
-        (["restore", "--output-directory", "x"], "the following arguments are required: --snapshot-number"),
         (
             ["restore", "--output-directory", "x", "--snapshot-number", "newest"],
             "argument --snapshot-number: not a snapshot number: 'newest'",

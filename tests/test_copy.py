@@ -563,7 +563,9 @@ _STEPS = st.lists(
 )
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(steps=_STEPS)
 def test_whatever_is_done_each_copy_is_its_original(memory_path: Path, clock: Clock, steps: List[Step]) -> None:
     place = Path(tempfile.mkdtemp(dir=str(memory_path)))

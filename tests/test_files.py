@@ -235,7 +235,9 @@ def test_what_a_prune_takes_meanwhile_is_read_again_where_that_is_possible(repo:
     assert repo.check().problems == ()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     steps=st.lists(
         st.dictionaries(

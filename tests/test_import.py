@@ -392,7 +392,9 @@ def test_holes_larger_than_any_file_are_not_hashed(repo: Repository) -> None:
     assert kinds(repo.import_tar(io.BytesIO(forged + pax.END), source="x")) == [("unsupported", "a")]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.data())
 def test_whatever_is_changed_in_a_stream_is_an_error_or_a_sound_snapshot(repo: Repository, data: st.DataObject) -> None:
     sparse = member(b"s", runs=((0, 512), (1024, 1536)), size=2048)
