@@ -157,6 +157,8 @@ class ContentReader:
                 if pack is not None
             )
             for offset, part, digest, part_size, pack, pack_offset in rows:
+                if not isinstance(offset, int):
+                    raise ContentCorruptError(f"the list of parts of content {content} is damaged", self._database.path)
                 if hole is not None:
                     yield hole, offset - hole
                     hole = None
@@ -164,7 +166,7 @@ class ContentReader:
                     hole = offset
                 elif digest is None:
                     raise ContentMissingError(f"part {part} of content {content} is missing", self._database.path)
-                elif not (isinstance(digest, bytes) and isinstance(part_size, int) and isinstance(offset, int)):
+                elif not (isinstance(digest, bytes) and isinstance(part_size, int)):
                     raise ContentCorruptError(
                         f"the row of part {part} of content {content} is damaged", self._database.path
                     )
@@ -181,6 +183,8 @@ class ContentReader:
                 break
             after = rows[-1][0]
         if hole is not None:
+            if not isinstance(size, int):
+                raise ContentCorruptError(f"the row of content {content} is damaged", self._database.path)
             yield hole, size - hole
 
     def _corrupt(self, location: ContentLocation, why: str) -> ContentCorruptError:

@@ -160,23 +160,13 @@ def watch_setuid(scenario: Scenario) -> Figures:
 
 
 def run(effort: Effort) -> Figures:
-    """Kill at every call, or at some, then at random times."""
+    """Kill at every call, or at some, then at random times; the scenario "random" is these alone, of all scenarios."""
     adopt_orphans()
     figures = Figures()
     chosen = random.Random(effort.seed)
-    for name in [name for name in NAMES if effort.scenario in ("", name)]:
-        if effort.full:
-            figures.add(_every_call_of_many(name, effort))
-        scenario = make_scenario(name, effort.work / name, *(_LARGE if effort.full else _SHORT), seed=effort.seed)
-        for victim, helpers in (("the command", 0), ("the command", 2), ("a helper", 2)):
-            if helpers and name in ("prune", "copy"):
-                continue  # they have none
-            points = count_points(scenario, helpers, victim)
-            every = max(1, points // (100 if effort.full else 15))
-            for point in range(chosen.randrange(every), points, every):
-                if not effort.is_over():
-                    figures.add(kill_at(scenario, point, helpers, victim))
-        shutil.rmtree(str(scenario.place))
+    for name in [name for name in NAMES if effort.scenario in ("", "random", name)]:
+        if effort.scenario != "random":
+            _at_calls(name, effort, chosen, figures)
         scenario = make_scenario(name, effort.work / name, *_SHORT, seed=effort.seed)
         longest = duration(scenario)
         for _ in range(350 if effort.full else 6):
@@ -187,6 +177,22 @@ def run(effort: Effort) -> Figures:
             figures.add(watch_setuid(scenario))
         shutil.rmtree(str(scenario.place))
     return figures
+
+
+def _at_calls(name: str, effort: Effort, chosen: random.Random, figures: Figures) -> None:
+    """Kill at every call of small trees, and at some of a large one, with and without helpers, and these."""
+    if effort.full:
+        figures.add(_every_call_of_many(name, effort))
+    scenario = make_scenario(name, effort.work / name, *(_LARGE if effort.full else _SHORT), seed=effort.seed)
+    for victim, helpers in (("the command", 0), ("the command", 2), ("a helper", 2)):
+        if helpers and name in ("prune", "copy"):
+            continue  # they have none
+        points = count_points(scenario, helpers, victim)
+        every = max(1, points // (100 if effort.full else 15))
+        for point in range(chosen.randrange(every), points, every):
+            if not effort.is_over():
+                figures.add(kill_at(scenario, point, helpers, victim))
+    shutil.rmtree(str(scenario.place))
 
 
 def _every_call_of_many(name: str, effort: Effort) -> Figures:
