@@ -229,6 +229,18 @@ def test_a_damaged_file_is_left_out_and_named(repo: Repository, tmp_path: Path, 
     assert found == {name: data for name, data in files.items() if name != path}
 
 
+@pytest.mark.parametrize("offset", ["'x'", "x'00'"])
+def test_file_whose_list_of_parts_has_anything_but_offsets_is_left_out_and_named(
+    repo: Repository, tmp_path: Path, offset: str
+) -> None:
+    repo.snapshot(write_tree(tmp_path / "source", {"large": random_bytes(2_000_000), "z": b"z"}))
+    repo.close()
+    sql(repo.path, f"UPDATE parts SET offset = {offset} WHERE offset > 0 AND part = (SELECT max(part) FROM parts)")
+    result = repo.export_tar(1, tmp_path / "a.tar")
+    assert [(problem.kind, problem.path) for problem in result.problems] == [("content-corrupt", "large")]
+    assert result.exported_files == 1
+
+
 def test_the_next_path_of_a_damaged_inode_is_no_link_to_nothing(repo: Repository, tmp_path: Path) -> None:
     source = write_tree(tmp_path / "source", {"a": b"a" * 500, "c": b"c"})
     os.link(source / "a", source / "b")

@@ -13,14 +13,16 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, FrozenSet, Optional, Sequence, Tuple
 
 import pytest
+from conftest import noise, write
 from trees import facts, mounted, program
 
-from backuptool import RepositoryError
+from backuptool import Repository, RepositoryError
 from backuptool.operations.findings import Findings
 from backuptool.storage.database import Database
 
@@ -229,6 +231,45 @@ def test_whatever_fails_is_told_and_nothing_that_was_saved_is_lost(memory_path: 
     figures = run(Effort(work=memory_path))
     assert figures.faults == []
     assert sum(figures.tried.values()) > 60
+
+
+def test_two_repositories_on_a_file_system_that_fills_up_keep_what_they_have(memory_path: Path) -> None:
+    """Each takes the room that the other one had seen; both go on as soon as there is more."""
+    target = memory_path / "both"
+    target.mkdir()
+    names = ("one", "two")
+    taken = dict.fromkeys(names, 0)
+    with mounted(target, "8m"):
+        for number in range(20):
+            running = {}
+            for name in names:
+                write(memory_path / name / str(number), noise(600_000, number))
+                arguments = ("--db-path", str(target / f"{name}.db"), "-q", "snapshot")
+                command = [
+                    sys.executable,
+                    "-m",
+                    "backuptool",
+                    *arguments,
+                    "--target-directory",
+                    str(memory_path / name),
+                ]
+                running[name] = subprocess.Popen(command, stderr=subprocess.PIPE, encoding="utf-8")
+            ended = {name: (process.communicate()[1], process.returncode) for name, process in running.items()}
+            for name, (said, code) in ended.items():
+                assert code == 0 or (code == 1 and "no space left" in said), said
+                taken[name] += code == 0
+                with Repository(target / f"{name}.db", max_helpers=0) as repo:
+                    assert len(repo.list()) == taken[name]
+                    assert repo.check().problems == ()
+            if all(code for _, code in ended.values()):
+                break
+        assert min(taken.values()) > 2
+        _resize(target, _LARGE)
+        for name in names:
+            with Repository(target / f"{name}.db", max_helpers=0) as repo:
+                assert repo.snapshot(memory_path / name).problems == ()
+                assert repo.restore("latest", memory_path / "out" / name, verify=True).problems == ()
+            assert facts(memory_path / "out" / name) == facts(memory_path / name)
 
 
 def test_a_commit_that_fails_in_silence_is_found(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

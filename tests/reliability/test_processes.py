@@ -11,12 +11,15 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List
 
 import pytest
+from conftest import noise, write, write_tree
 from trees import facts
 
 from backuptool import Repository, RepositoryLockedError, RepositoryNotFoundError, SnapshotNotFoundError
@@ -210,6 +213,46 @@ def test_a_crowd_that_is_killed_at_random_breaks_nothing(memory_path: Path) -> N
     assert figures.faults == []
     assert all(figures.tried[f"{role}: done"] > 0 for role in _ROLES), figures.tried
     assert figures.tried["processes killed"] > 10
+
+
+def test_a_snapshot_that_is_stopped_again_and_again_hinders_others_for_a_while_and_ends_as_any(
+    memory_path: Path,
+) -> None:
+    """As by Ctrl-Z, or with its machine: it holds its locks meanwhile."""
+    source, other = memory_path / "source", write_tree(memory_path / "other", {"x": b"x"})
+    for number in range(300):
+        write(source / str(number), noise(20_000, number))
+    path = memory_path / "backups.db"
+    with Repository(path) as repo:
+        repo.snapshot(other)
+    command = [
+        sys.executable,
+        "-m",
+        "backuptool",
+        "--db-path",
+        str(path),
+        "snapshot",
+        "--target-directory",
+        str(source),
+    ]
+    done = 1
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8") as process:
+        while process.poll() is None:
+            process.send_signal(signal.SIGSTOP)
+            with Repository(path, lock_timeout=0) as repo:
+                try:
+                    done += repo.snapshot(other).problems == ()
+                except RepositoryLockedError:
+                    pass
+                assert len(repo.list()) >= done
+            process.send_signal(signal.SIGCONT)
+        assert process.stderr is not None
+        assert (process.returncode, process.stderr.read()) == (0, "")
+    with Repository(path) as repo:
+        assert len(repo.list()) == done + 1
+        assert repo.check().problems == ()
+        assert repo.restore(repo.list(source=source)[-1].id, memory_path / "out").problems == ()
+    assert facts(memory_path / "out") == facts(source)
 
 
 def test_a_crowd_without_transactions_is_found(memory_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
