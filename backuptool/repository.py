@@ -250,7 +250,7 @@ class Repository(Looking, Keeping, Moving, Protecting):
 
         Raises:
             SnapshotNotFoundError: There is no such snapshot; its message lists those there are.
-            RestoreError: The destination cannot be written to at all.
+            RestoreError: The destination cannot be written to at all, or another restore is writing into it.
             RepositoryNotFoundError, NotARepositoryError, CorruptionError: The repository cannot be read.
         """
         from .operations.restore.restoring import RestoreOptions, restore
