@@ -66,7 +66,10 @@ def make_repository(path: Path) -> None:
 
 
 def make_encrypted(path: Path) -> None:
-    pytest.importorskip("apsw")
+    if sys.version_info < (3, 9):
+        pytest.skip("encryption needs Python 3.9")
+    for library in ("apsw", "cryptography"):
+        pytest.importorskip(library)
     with Repository(path, password=PASSWORD) as repo:
         repo.snapshot(write_tree(path.parent.parent / "other", {"x": b"x"}))
 
