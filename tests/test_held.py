@@ -6,12 +6,14 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List
 
 import pytest
 from conftest import age, noise, snapshot_watched, sql, write, write_tree
+from trees import mounted, needs_root
 
 from backuptool import ProgressEvent, Repository
 from backuptool.storage.connecting import open_database
@@ -134,6 +136,25 @@ def test_file_that_is_open_elsewhere_in_this_process_keeps_its_locks(tmp_path: P
         assert descriptors(path) == 0
         assert not is_locked(path)
         assert repo.check().problems == ()
+
+
+@needs_root
+def test_own_database_that_cannot_be_captured_or_copied_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, place = write_tree(tmp_path / "tree", {"file": b"bytes"}), tmp_path / "temporary"
+    make_users(tree / "its.db")
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    with Repository(tmp_path / "backups.db", max_helpers=0) as repo, mounted(place), closing(
+        sqlite3.connect(str(tree / "its.db"), isolation_level=None)
+    ) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        (problem,) = repo.snapshot(tree).problems
+        assert (problem.kind, problem.path) == ("database-not-captured", "its.db")
+        assert is_locked(tree / "its.db")
+        assert repo.restore(1, tmp_path / "out").problems == ()
+    assert (tmp_path / "out" / "its.db").read_bytes() == (tree / "its.db").read_bytes()
 
 
 def test_repository_opened_while_its_directory_is_saved_keeps_its_locks(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ companions, and that is a problem.
 
 from __future__ import annotations
 
-import errno
 import os
 from typing import Callable, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
@@ -140,7 +139,7 @@ class DatabaseSaver:
             reason = taken.reason
             self._mishaps.clear()
             try:
-                outcome = self._read_taken(path, status, log, taken, own)
+                outcome = self._read_taken(path, status, log, taken)
             finally:
                 consistent = self._capturing.release()
             if not consistent:
@@ -157,7 +156,7 @@ class DatabaseSaver:
         return _Reading(outcome, (None,), refused=reason)
 
     def _read_taken(
-        self, path: bytes, status: os.stat_result, log: Optional[Status], taken: Taken, own: bool
+        self, path: bytes, status: os.stat_result, log: Optional[Status], taken: Taken
     ) -> Union[SavedFile, OSError, FileChangedError]:
         try:
             if taken.descriptor is not None:
@@ -165,9 +164,6 @@ class DatabaseSaver:
                 mtime_ns = status.st_mtime_ns if log is None else max(status.st_mtime_ns, log.st_mtime_ns)
                 xattrs = read_xattrs(self._source.unfollowed(path))
                 return SavedFile(Status.of(status)._replace(st_mtime_ns=mtime_ns), content, 0, xattrs)
-            if own and taken.how == "refused":
-                why = f"this process has it open, {taken.reason}, and no copy could be made of it; close it first"
-                return OSError(errno.EBUSY, why)
             return self._saver.save(path, Status.of(status))
         except (OSError, FileChangedError) as exc:
             return exc
