@@ -23,6 +23,7 @@ ROWS: Tuple[Tuple[str, str], ...] = (
     ("processes", "test_processes"),
     ("clock", "test_clock"),
     ("damage", "test_damage"),
+    ("tampering", "test_tampering"),
     ("secrets", "test_secrets"),
     ("sources", "test_sources"),
     ("sizes", "test_sizes"),
