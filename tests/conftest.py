@@ -10,6 +10,7 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import socket
 import sqlite3
 import stat
@@ -37,6 +38,9 @@ from backuptool.storage.database import Database
 from backuptool.storage.drivers import Driver, default_driver, set_default_driver
 from backuptool.storage.pool import ConnectionPool
 from backuptool.storage.recognition import is_encrypted
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell starts what runs in the background so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 T = TypeVar("T")
 
