@@ -845,3 +845,19 @@ def test_what_is_missing_or_too_much_is_named(
     assert said in outcome.err
     assert not Path("out").exists()
     assert len(run("list", "--json").json["snapshots"]) == 2
+
+
+def test_a_repository_whose_journal_could_have_no_name_is_not_created(run: Runner, source: Path, place: Path) -> None:
+    outcome = run("--db-path", "n" * 248, "snapshot", "source")
+    assert outcome.code == ExitCode.FAILED
+    assert "its name has more than 247 bytes" in outcome.err
+    assert [path.name for path in place.iterdir()] == ["source"]
+    assert run("--db-path", "n" * 247, "snapshot", "source").code == 0
+    assert run("--db-path", "n" * 247, "check").code == 0
+
+
+@pytest.mark.parametrize("path", ["/", "source"])
+def test_a_directory_is_not_imported_as_a_tar_file(run: Runner, source: Path, path: str) -> None:
+    outcome = run("import", "--input", path)
+    assert outcome.code == ExitCode.FAILED
+    assert f"{path} is a directory; name a tar file, or take a snapshot of it" in outcome.err

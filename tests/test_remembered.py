@@ -13,8 +13,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
 from conftest import as_nobody, cheapened_argon2, write_tree
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from properties import given, settings, st
 
 from backuptool import CorruptionError, Problem, Remembered, Repository
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from backuptool import BackuptoolError, Repository, SnapshotResult
@@ -40,6 +41,8 @@ def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
             raise argparse.ArgumentTypeError("standard input has no name; say with --source what it is the state of")
         if is_terminal(sys.stdin):
             raise BackuptoolError("a tar stream is not read from a terminal; redirect it, or name a file")
+    if options.input != "-" and os.path.isdir(options.input):
+        raise BackuptoolError(f"{options.input} is a directory; name a tar file, or take a snapshot of it")
     return repository.import_tar(
         sys.stdin.buffer if options.input == "-" else options.input,
         source=options.source,

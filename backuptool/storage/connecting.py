@@ -34,6 +34,9 @@ __all__ = ["create_database", "open_address", "open_database"]
 #: KiB of page cache. 16 MiB instead made a first snapshot of 118,000 files no faster and took 50 MB more.
 _CACHE_KIB = 4096
 
+#: Bytes that the name of a repository may have: beside it there is at times a file that has "-journal" behind it.
+_LONGEST_NAME = 255 - len("-journal")
+
 
 def open_database(path: str, lock_timeout: float, keyring: Optional[Keyring] = None) -> Database:
     """Open an existing repository.
@@ -108,6 +111,12 @@ def create_database(
     created encrypted.
     """
     _refuse_other_things(path)
+    if len(os.fsencode(os.path.basename(path))) > _LONGEST_NAME:
+        raise RepositoryNotWritableError(
+            f"cannot create the repository {path}: its name has more than {_LONGEST_NAME} bytes, and its journal "
+            "needs 8 more; choose a shorter one with --db-path",
+            path,
+        )
     if keyring is not None and keyring.wants_encryption:
         if not os.path.exists(path):
             _create_encrypted(path, lock_timeout, settings, keyring)
