@@ -236,7 +236,7 @@ def test_helpers_that_are_killed_lose_nothing(tmp_path: Path) -> None:
             killed.append(child)
 
     result = saved(tmp_path / "repo.db", root, 2, once(kill, "read"))
-    assert killed  # the second one may be starting still
+    assert len(killed) == 2
     assert figures(result)[:2] == (408, 8)
     assert given_back(tmp_path / "repo.db", 1, tmp_path / "out") == entries(root)
 
