@@ -27,15 +27,7 @@ class Opened:
     """A repository file and the connections to it.
 
     Args:
-        path: The repository file.
-        password: Opens an encrypted repository, and has the first snapshot create one: text, bytes (those of a key
-            file), or a function that returns either and is called when the file is first opened. It is kept out of
-            every text, and not pickled. With it a repository that is not encrypted is refused.
-        lock_timeout: Seconds to wait for another process that is writing before RepositoryLockedError.
-        max_helpers: How many processes may read, write and examine files beside this one, 0 for none. By default as
-            many as there are processors, up to 8, where there is enough to do. Each takes up to 50 MB.
-        state_directory: A directory, made if it is missing, in which the newest state of an encrypted repository is
-            remembered; :attr:`remembered` then tells whether an older copy was put in its place. By default nothing is.
+        path, password, lock_timeout, max_helpers, state_directory: As :class:`backuptool.Repository` says.
     """
 
     def __init__(

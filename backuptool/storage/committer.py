@@ -153,8 +153,10 @@ class Committer:
                 written = self._write(batch)
             except BaseException as exc:
                 failure = exc
-                hold.abandon()
-                batch.written.set_exception(exc)
+                try:
+                    hold.abandon()
+                finally:  # whoever waits must not wait for ever
+                    batch.written.set_exception(exc)
             else:
                 batch.written.set_result(written)
 

@@ -33,6 +33,7 @@ class Counterparts:
         self._destination = destination
         self._bases: Optional[dict[int, int]] = None
         self._last: Tuple[Optional[int], Optional[StoredPack]] = (None, None)
+        self._last_reference: Tuple[Optional[int], Optional[BaseReference]] = (None, None)
 
     def base_of(self, pack: Optional[int]) -> int:
         """Return the base of a pack, 0 if it has none."""
@@ -48,6 +49,11 @@ class Counterparts:
 
     def reference(self, base: int) -> Optional[BaseReference]:
         """Return what a frame that refers to a base may refer to at the destination: the same bytes, or nothing."""
+        if self._last_reference[0] != base:
+            self._last_reference = (base, self._compare(base))
+        return self._last_reference[1]
+
+    def _compare(self, base: int) -> Optional[BaseReference]:
         there = self.of(base)
         try:
             here = None if there is None else read_pack(self._origin, base)

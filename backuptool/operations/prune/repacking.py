@@ -74,17 +74,16 @@ class Repacking:
     def remove_empty(self) -> None:
         """Remove packs that nothing is left in, and nothing refers to."""
         database = self.database
-        for pack, size in self._emptied.items():
-            if database.value("SELECT 1 FROM contents WHERE pack = ? LIMIT 1", (pack,)):  # the catalog is damaged
-                database.execute("UPDATE packs SET live = live - ? WHERE id = ?", (size, pack))
-                continue
-            database.execute("DELETE FROM bases WHERE pack = ?", (pack,))
-            database.execute("DELETE FROM packs WHERE id = ?", (pack,))
-        self._emptied.clear()
         empty = database.query(
             "SELECT id FROM packs WHERE live * 2 < size AND live = 0 "
             "AND NOT EXISTS (SELECT 1 FROM contents WHERE pack = packs.id)"
         )
+        for pack, size in self._emptied.items():
+            if database.value("SELECT 1 FROM contents WHERE pack = ? LIMIT 1", (pack,)):  # the catalog is damaged
+                database.execute("UPDATE packs SET live = live - ? WHERE id = ?", (size, pack))
+            else:
+                empty.append((pack,))
+        self._emptied.clear()
         database.executemany("DELETE FROM bases WHERE pack = ?", empty)
         database.executemany(
             "DELETE FROM packs WHERE id = ? AND NOT EXISTS (SELECT 1 FROM bases WHERE base = packs.id)", empty
