@@ -9,14 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Iterator, Optional
+from typing import Iterator, NamedTuple, Optional
 
 from ..errors import SourceError
 from .companions import Companions
 from .confined import ConfinedRoot, split
 from .exclusions import Exclusions
 from .held import OpenFiles
-from .metadata import AnyStatus, read_xattrs
+from .metadata import AnyStatus, kind_of, read_xattrs
 from .open_file import OpenFile
 from .portability import HAS_DIR_FD, O_NOATIME, OPEN_FILE, next_hole, read_into
 from .walking import Report, Walk
@@ -27,6 +27,24 @@ _READ_FLAGS = OPEN_FILE | O_NOATIME
 
 #: What the process or the machine has run out of: it says nothing about the file.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+#: How often an entry is looked at that is always another one.
+_LOOKS = 5
+
+
+class Look(NamedTuple):
+    """An entry that has no bytes.
+
+    Attributes:
+        status: Of what the rest is of.
+        target: Of a symlink, else None.
+        xattrs: Its extended attributes, encoded, None if it has none.
+    """
+
+    status: AnyStatus
+    target: Optional[bytes]
+    xattrs: Optional[bytes]
 
 
 class FileChangedError(Exception):
@@ -226,6 +244,30 @@ class Source:
             return os.fsencode(os.readlink(os.path.join(self.root, path)))
         parent, name = split(path)
         return os.readlink(name, dir_fd=self._confined.directory(parent))
+
+    def look(self, path: bytes, expected: AnyStatus) -> Look:
+        """Return all that there is to an entry that is not opened: a directory, a symlink, a FIFO, a device.
+
+        Its target and extended attributes are read by path alone. What took its place since it was listed, or takes it
+        meanwhile, is looked at again with its own status, if it is of the same kind.
+
+        Raises:
+            OSError: It is gone, or something of it cannot be read.
+            FileChangedError: It is of another kind by now, or never the same for two calls.
+        """
+        kind = kind_of(expected.st_mode)
+        for _ in range(_LOOKS):
+            target = self.read_link(path) if kind == b"l" else None
+            xattrs = read_xattrs(self.unfollowed(path))
+            now = self.status_of(path)
+            if (now.st_ino, now.st_dev) == (expected.st_ino, expected.st_dev):
+                if kind_of(now.st_mode) == kind:
+                    return Look(expected, target, xattrs)
+                break
+            if kind_of(now.st_mode) != kind:
+                break
+            expected = now
+        raise FileChangedError("it became another kind of file while the tree was walked")
 
     def unfollowed(self, path: bytes) -> bytes:
         """Return a path to an entry for calls that take no directory descriptor, good until the next call."""

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import pytest
 from conftest import as_nobody, write
@@ -142,6 +142,57 @@ def test_a_symlink_behind_a_swapped_directory_is_not_read(source: Source, tmp_pa
         source.read_link(b"sub/symlink")
     with pytest.raises(NotADirectoryError):
         source.unfollowed(b"sub/symlink")
+
+
+def test_an_entry_that_is_not_opened_is_told_with_its_target_and_attributes(source: Source) -> None:
+    root = Path(os.fsdecode(source.root))
+    os.setxattr(str(root / "sub"), "user.note", b"of the directory")
+    status, attributes = status_of(source, b"sub"), encode_xattrs({b"user.note": b"of the directory"})
+    assert source.look(b"sub", status) == (status, None, attributes)
+    status = status_of(source, b"symlink")
+    assert source.look(b"symlink", status) == (status, b"file", None)
+
+
+@pytest.mark.parametrize("becomes", ["file", "fifo", "symlink"])
+def test_a_directory_does_not_get_the_attributes_of_what_took_its_place(source: Source, becomes: str) -> None:
+    root = Path(os.fsdecode(source.root))
+    status = status_of(source, b"sub")
+    shutil.rmtree(str(root / "sub"))
+    if becomes == "file":
+        os.setxattr(str(write(root / "sub", b"")), "user.note", b"of another one")
+    elif becomes == "fifo":
+        os.mkfifo(root / "sub")
+    else:
+        (root / "sub").symlink_to("file")
+    with pytest.raises(FileChangedError, match="another kind of file"):
+        source.look(b"sub", status)
+
+
+def test_a_symlink_that_is_replaced_by_another_is_told_as_that_one(source: Source) -> None:
+    root = Path(os.fsdecode(source.root))
+    (root / "other").symlink_to("sub")
+    status = status_of(source, b"symlink")
+    os.replace(root / "other", root / "symlink")
+    found = source.look(b"symlink", status)
+    assert found.target == b"sub"
+    assert found.status.st_ino == status_of(source, b"symlink").st_ino != status.st_ino
+
+
+def test_a_symlink_that_is_replaced_again_and_again_is_given_up(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Path(os.fsdecode(source.root))
+    status = status_of(source, b"symlink")
+    read = os.readlink
+
+    def replace_and_read(*arguments: Any, **more: Any) -> Any:
+        (root / "next").symlink_to("file")
+        os.replace(root / "next", root / "symlink")
+        return read(*arguments, **more)
+
+    monkeypatch.setattr(os, "readlink", replace_and_read)
+    with pytest.raises(FileChangedError):
+        source.look(b"symlink", status)
 
 
 def test_a_missing_file_is_an_error_of_the_system(source: Source) -> None:

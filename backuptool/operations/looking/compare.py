@@ -25,7 +25,7 @@ from ...storage.snapshots import SnapshotRow, find_snapshot
 from ...tree.exclusions import Exclusions
 from ...tree.hashing import hash_file
 from ...tree.held import OpenFiles
-from ...tree.metadata import AnyStatus, clamp_ns, kind_of, read_xattrs
+from ...tree.metadata import AnyStatus, clamp_ns, kind_of
 from ...tree.portability import group_name, user_name
 from ...tree.source import FileChangedError, Source
 from .differing import Change, LinkGroups, Moves, Tally, moves_between
@@ -159,8 +159,7 @@ class _Comparison:
         try:
             if kind == b"f" and self._content and old is not None and old.kind == b"f" and old.size == status.st_size:
                 return self._read(path, status, old)
-            target = self._source.read_link(path) if kind == b"l" else None
-            xattrs = read_xattrs(self._source.unfollowed(path))
+            now, target, xattrs = self._source.look(path, status)
         except FileChangedError as exc:
             self._unreadable_at("changed-kind", path, str(exc))
             return None
@@ -173,8 +172,8 @@ class _Comparison:
         if kind == b"f" and old is None:
             self._added[path] = status
         # Without its bytes a file of the same size counts as having the same ones.
-        digest = old.hash if kind == b"f" and old is not None and old.size == status.st_size else None
-        return _version(path, kind, status, old, digest, target, xattrs)
+        digest = old.hash if kind == b"f" and old is not None and old.size == now.st_size else None
+        return _version(path, kind, now, old, digest, target, xattrs)
 
     def _read(self, path: bytes, status: os.stat_result, old: Optional[FileVersion]) -> FileVersion:
         """Return a regular file as a snapshot would have it, after reading it."""

@@ -18,7 +18,7 @@ from ...storage.bases import Base
 from ...storage.chunking import LARGE_FILE, Chunking
 from ...storage.files import VersionRow
 from ...storage.writer import ContentWriter
-from ...tree.metadata import AnyStatus, Status, kind_of, read_xattrs
+from ...tree.metadata import AnyStatus, Status, kind_of
 from ...tree.source import FileChangedError, Source, require_resources
 from ..large_files import LargeFiles
 from .databases import Databases
@@ -266,20 +266,20 @@ class Storing:
             self._recorder.lose(path, known, gone=False)
             return None
         try:
-            target = self._source.read_link(path) if kind == b"l" else None
-            xattrs = read_xattrs(self._source.unfollowed(path))
-        except OSError as exc:
-            if exc.errno in (errno.EINVAL, errno.ENOTDIR):
+            now, target, xattrs = self._source.look(path, status)
+        except (OSError, FileChangedError) as exc:
+            gone = isinstance(exc, OSError) and exc.errno == errno.ENOENT
+            if isinstance(exc, FileChangedError) or exc.errno in (errno.EINVAL, errno.ENOTDIR):
                 self._problem("changed-kind", path, "became another kind of file while the tree was walked")
-            elif exc.errno != errno.ENOENT:
+            elif not gone:
                 require_resources(path, exc)
                 self._problem("unreadable", path, f"cannot be read: {exc.strerror}")
             if kind == b"d":
                 return self._record_as_listed(path, status, known)
-            self._recorder.lose(path, known, gone=exc.errno == errno.ENOENT)
+            self._recorder.lose(path, known, gone=gone)
             return None
-        rdev = status.st_rdev if kind in b"cb" else None
-        return self._recorder.record(path, kind, status, known, rdev=rdev, target=target, xattrs=xattrs)
+        rdev = now.st_rdev if kind in b"cb" else None
+        return self._recorder.record(path, kind, now, known, rdev=rdev, target=target, xattrs=xattrs)
 
     def _record_as_listed(self, path: bytes, status: Status, known: Known) -> Optional[VersionRow]:
         """Record a directory that cannot be looked into any more: what was in it may be in the snapshot already.
