@@ -17,6 +17,7 @@ from reliability.hostile import make_base
 from trees import needs_root
 
 from backuptool import BackuptoolError, CorruptionError, Repository
+from backuptool.cli import main
 from backuptool.tree.attributes import Metadata
 from backuptool.tree.confined import ConfinedRoot
 from backuptool.tree.destination import Destination
@@ -301,3 +302,20 @@ def test_chunk_whose_place_is_no_number_is_damage_for_an_export_too(repo: Reposi
     repo.snapshot(write_tree(tmp_path / "source", {"large": bytes(range(256)) * 8000, "small": b"small"}))
     forge(repo, "UPDATE contents SET offset = 'text' WHERE id = (SELECT part FROM parts)")
     assert [problem.path for problem in repo.export_tar(1, tmp_path / "out.tar").problems] == ["large"]
+
+
+@pytest.mark.parametrize("mode", [-1, 1 << 62])
+def test_modes_that_no_file_has_are_shown_all_the_same(saved: Repository, mode: int) -> None:
+    forge(saved, f"UPDATE files SET mode = {mode} WHERE kind = 'f'")
+    entry = next(entry for entry in saved.ls("latest") if entry.kind == "file")
+    assert entry.mode == mode
+    assert entry.path in str(entry)
+    assert main(["--db-path", saved.path, "ls", "--recursive"]) == 0
+    assert main(["--db-path", saved.path, "ls", "--recursive", "--json"]) == 0
+
+
+def test_a_time_that_is_none_is_damage_for_questions_too(saved: Repository) -> None:
+    forge(saved, "UPDATE snapshots SET started_ns = 'text'")
+    for question in (lambda: list(saved.history("a.txt")), lambda: list(saved.find("*"))):
+        with pytest.raises(CorruptionError, match="the row of snapshot 1 is damaged"):
+            question()

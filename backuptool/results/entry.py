@@ -83,8 +83,8 @@ class Entry(Result):
 
     @property
     def st_mode(self) -> int:
-        """Kind and permissions as ``os.stat`` has them."""
-        return _FORMATS[self.kind] | self.mode
+        """Kind and permissions as ``os.stat`` has them; of a mode that no file can have, what is within the range."""
+        return _FORMATS[self.kind] | (self.mode & 0o7777)
 
     def _derived(self) -> dict[str, Any]:
         return {"time": self.time.isoformat(timespec="seconds")}

@@ -223,8 +223,16 @@ def neighbours(database: Database, source: int, snapshot: int) -> tuple[Optional
 
 
 def snapshot_times(database: Database, source: int) -> Dict[int, int]:
-    """Return when each snapshot of a source began, by ascending number."""
-    return dict(database.query("SELECT id, started_ns FROM snapshots WHERE source = ? ORDER BY id", (source,)))
+    """Return when each snapshot of a source began, by ascending number.
+
+    Raises:
+        CorruptionError: One began at what is no time.
+    """
+    rows = database.query("SELECT id, started_ns FROM snapshots WHERE source = ? ORDER BY id", (source,))
+    for number, started_ns in rows:
+        if not isinstance(started_ns, int):
+            raise CorruptionError(f"the row of snapshot {number} is damaged (a number is none)", database.path)
+    return dict(rows)
 
 
 def heirs(database: Database) -> dict[int, int]:

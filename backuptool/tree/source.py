@@ -106,14 +106,20 @@ class Source:
         """Make sure that the source is still where it was: what was moved or unmounted looks as if it were empty.
 
         Raises:
-            SourceError: Its path leads to something else, or nowhere.
+            SourceError: Its path leads to something else, or nowhere, or its disk has failed.
         """
+        shown = os.fsdecode(self.root)
         try:
             same = os.path.samestat(os.stat(self.root), self.status)
-        except OSError:
+        except OSError as exc:
             same = False
+            if exc.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise SourceError(
+                    f"cannot read {shown} any more: {exc.strerror}; no snapshot was taken: see that the disk can be "
+                    "read, and run it again",
+                    shown,
+                ) from exc
         if not same:
-            shown = os.fsdecode(self.root)
             raise SourceError(
                 f"{shown} was moved, removed or unmounted while it was saved; no snapshot was taken: see that it is "
                 "there, and run it again",

@@ -73,34 +73,37 @@ class Arena:
 
     def commands(self, repository: Path) -> List[List[str]]:
         """Return what is done with a repository, in this order."""
-        out = str(self.work / "out")
+        out = self.work / "out"
         db = ["--db-path", str(repository), "--lock-timeout", "5"]
-        restore = [*db, "restore", "--snapshot-number"]
-        return [
-            [*db, "list", "-v"],
-            [*db, "check"],
-            [*db, "check", "--quick"],
-            [*restore, "2", "--output-directory", out],
-            [*restore, "latest", "--output-directory", out, "--verify", "--delete-extra"],
-            [*restore, "1", "--output-directory", out, "--overwrite", "always", "--delete-extra"],
-            [*db, "stats"],
-            [
-                *db,
-                "export",
-                "--snapshot-number",
-                "2",
-                "--output",
-                str(self.work / "out" / "exported.tar"),
-                "--overwrite",
-            ],
-            [*db, "copy", "--destination", str(self.work / "out" / "copy.db")],
-            [*db, "drill", "--snapshot-number", "2", "--scratch-directory", str(self.work / "out")],
-            [*db, "annotate", "--snapshot", "1", "--note", "new"],
-            [*db, "snapshot", "--target-directory", str(self.work / "source")],
-            [*db, "prune", "--snapshot", "1"],
-            [*db, "prune", "--snapshot", "2"],
-            [*db, "list", "--json"],
+        to = ["--output-directory", str(out)]
+        arguments: List[List[str]] = [
+            ["list", "-v"],
+            ["check"],
+            ["check", "--quick"],
+            ["restore", "--snapshot-number", "2", *to],
+            ["restore", "--snapshot-number", "latest", *to, "--verify", "--delete-extra"],
+            ["restore", "--snapshot-number", "1", *to, "--overwrite", "always", "--delete-extra"],
+            ["stats"],
+            ["history", "a.txt"],
+            ["find", "*"],
+            ["find", "--larger-than", "1k", "--newer", "2020-01-01", "--json"],
+            ["ls", "--recursive", "--snapshot-number", "2"],
+            ["cat", "--snapshot-number", "1", "a.txt", "dir/sub/c.txt"],
+            ["diff", "1", "2"],
+            ["diff", "1", "2", "--text", "a.txt"],
+            ["diff", "2", "--directory", str(out)],
+            ["export", "--snapshot-number", "2", "--output", str(out / "exported.tar"), "--overwrite"],
+            ["copy", "--destination", str(out / "copy.db")],
+            ["drill", "--snapshot-number", "2", "--scratch-directory", str(out)],
+            ["annotate", "--snapshot", "1", "--note", "new"],
+            ["prune", "--dry-run", "--keep-last", "1", "--keep-daily", "2"],
+            ["prune", "--dry-run", "--max-size", "1k"],
+            ["snapshot", "--target-directory", str(self.work / "source")],
+            ["prune", "--snapshot", "1"],
+            ["prune", "--snapshot", "2"],
+            ["list", "--json"],
         ]
+        return [[*db, *command] for command in arguments]
 
     def watched(self) -> Dict[str, Tuple[object, ...]]:
         """Return everything that can be seen of what lies around repository and destination."""
@@ -132,14 +135,14 @@ class Arena:
         elif len(outcomes) != len(commands):
             faults.append(f"it was killed in {commands[len(outcomes) - 1][4]}")
         for command, (code, out, err) in zip(commands, outcomes):
-            what = " ".join(command[4:6])
+            what = " ".join(command[4:7])
             if code not in _CODES:
                 faults.append(f"{what}: exit code {code}: {err[-200:]}")
             if "(-v shows where)" in err or "Traceback" in err or "Traceback" in out:
                 faults.append(f"{what}: an error that nobody expected: {err[-300:]}")
             if (code != 0) != bool(err):
                 faults.append(f"{what}: exit code {code}, and it says: {err[-200:]!r}")
-            raw = _RAW.search(out) or _RAW.search(err)
+            raw = _RAW.search("" if command[4] == "cat" else out) or _RAW.search(err)
             if raw:
                 faults.append(f"{what}: prints {raw.group()!r}")
         return outcomes, faults
@@ -187,12 +190,12 @@ def run(effort: Effort) -> Figures:
     with Victim(_SECONDS) as victim:
         for case in CASES:
             figures.tried["forged repositories"] += 1
-            figures.tried["commands run on hostile files"] += 15
+            figures.tried["commands run on hostile files"] += len(arena.commands(base))
             figures.faults += try_case(case, arena, base, victim)
         number = 0
         while not effort.is_over(3600) if effort.full else number < _SHORT:
             figures.tried["mutated repositories"] += 1
-            figures.tried["commands run on hostile files"] += 15
+            figures.tried["commands run on hostile files"] += len(arena.commands(base))
             found = try_mutation(f"{effort.seed}.{number}", arena, base, victim, figures)
             for fault in found:
                 effort.tell(fault)

@@ -15,7 +15,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Type
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Type, cast
 
 __all__ = ["STOPPED", "Outcome", "Victim"]
 
@@ -174,10 +174,16 @@ def _limit(seconds: int, memory: int) -> None:
 
 
 def _run(main: Any, command: Sequence[str]) -> Sequence[object]:
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err):
+    printed = [io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape", newline="\n") for _ in range(2)]
+    with redirect_stdout(printed[0]), redirect_stderr(printed[1]):
         code = int(main(command))
-    return code, out.getvalue(), err.getvalue()
+    return code, *(_text_in(stream) for stream in printed)
+
+
+def _text_in(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    data = cast(io.BytesIO, stream.buffer).getvalue()
+    return data.decode("utf-8", "surrogateescape")
 
 
 if __name__ == "__main__":

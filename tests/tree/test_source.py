@@ -144,6 +144,16 @@ def test_a_symlink_behind_a_swapped_directory_is_not_read(source: Source, tmp_pa
         source.unfollowed(b"sub/symlink")
 
 
+def test_a_source_whose_disk_has_failed_is_not_called_moved(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **more: object) -> os.stat_result:
+        raise OSError(errno.EIO, "Input/output error")
+
+    source.require_same()
+    monkeypatch.setattr(os, "stat", fail)
+    with pytest.raises(SourceError, match=r"cannot read .* any more: Input/output error; no snapshot was taken"):
+        source.require_same()
+
+
 def test_an_entry_that_is_not_opened_is_told_with_its_target_and_attributes(source: Source) -> None:
     root = Path(os.fsdecode(source.root))
     os.setxattr(str(root / "sub"), "user.note", b"of the directory")
