@@ -1,0 +1,88 @@
+"""What is left out, and why."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from conftest import write, write_tree
+
+from backuptool import PatternError, Repository
+
+from .making import Counts, counts, saved
+
+EXCLUDABLE = {
+    "keep.txt": b"1",
+    "drop.tmp": b"2",
+    "build/out.o": b"3",
+    "src/build/x": b"4",
+    "src/keep.tmp": b"5",
+    "src/deep/drop.tmp": b"6",
+    "cache/CACHEDIR.TAG": b"Signature: 8a477f597d28d172789f06886806bc55\n# more",
+    "cache/thing": b"7",
+    "fake/CACHEDIR.TAG": b"no signature",
+    "fake/thing": b"8",
+    "private/.nobackup": b"",
+    "private/secret": b"9",
+}
+
+
+def test_patterns_leave_out_what_they_match(repo: Repository, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "tree", EXCLUDABLE)
+    result = repo.snapshot(root, exclude=["*.tmp", "!src/keep.tmp", "/build/"])
+    assert set(EXCLUDABLE) - saved(repo) == {"drop.tmp", "build/out.o", "src/deep/drop.tmp"}
+    assert counts(result) == Counts(new=9)
+    assert result.problems == ()
+
+
+def test_one_pattern_may_be_a_string(repo: Repository, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "tree", EXCLUDABLE)
+    repo.snapshot(root, exclude="build")
+    assert set(EXCLUDABLE) - saved(repo) == {"build/out.o", "src/build/x"}
+
+
+def test_files_of_patterns_leave_out_what_they_match(repo: Repository, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "tree", EXCLUDABLE)
+    patterns = write(tmp_path / "patterns", b"# a comment\n\n*.tmp\n")
+    repo.snapshot(root, exclude_from=[patterns], exclude=["!drop.tmp"])
+    assert set(EXCLUDABLE) - saved(repo) == {"src/keep.tmp"}
+
+
+def test_missing_file_of_patterns_creates_no_repository(repo: Repository, tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(PatternError, match="nowhere"):
+        repo.snapshot(tree, exclude_from=[tmp_path / "nowhere"])
+    assert not os.path.exists(repo.path)
+
+
+def test_marked_caches_keep_only_their_mark(repo: Repository, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "tree", EXCLUDABLE)
+    repo.snapshot(root, exclude_caches=True)
+    assert set(EXCLUDABLE) - saved(repo) == {"cache/thing"}
+
+
+def test_unreadable_or_strange_cache_tag_marks_nothing(repo: Repository, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "tree", {"link/thing": b"1", "fifo/thing": b"2"})
+    (root / "link" / "CACHEDIR.TAG").symlink_to("thing")
+    os.mkfifo(str(root / "fifo" / "CACHEDIR.TAG"))
+    repo.snapshot(root, exclude_caches=True)
+    assert {"link/thing", "fifo/thing"} <= saved(repo)
+
+
+def test_marker_file_keeps_the_others_out(repo: Repository, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "tree", EXCLUDABLE)
+    repo.snapshot(root, exclude_if_present=".nobackup")
+    assert set(EXCLUDABLE) - saved(repo) == {"private/secret"}
+
+
+def test_files_above_a_size_are_left_out_without_a_word(repo: Repository, tree: Path) -> None:
+    result = repo.snapshot(tree, exclude_larger_than=1000)
+    assert counts(result) == Counts(new=2)
+    assert saved(repo) == {"a.txt", "empty"}
+
+
+def test_excluded_file_is_gone_from_the_next_snapshot(repo: Repository, tree: Path) -> None:
+    repo.snapshot(tree)
+    result = repo.snapshot(tree, exclude=["docs"])
+    assert counts(result) == Counts(unchanged=3, removed=2)
+    assert repo.check().problems == ()
