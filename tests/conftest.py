@@ -97,6 +97,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kind_of_repository", ["plain", "encrypted"], indirect=True)
 
 
+#: Markers of tests that run only when they are asked for.
+LATE = ("long", "reliability", "benchmark")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
     """Leave the tests that take minutes out, unless markers were asked for."""
     if config.getoption("--driver") == "encrypted":
@@ -107,7 +111,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
         }
         _leave_out(config, items, others | {item for item in items if item.get_closest_marker("plain")})
     if not config.option.markexpr:
-        late = {item for item in items if item.get_closest_marker("long") or item.get_closest_marker("reliability")}
+        late = {item for item in items if any(item.get_closest_marker(name) for name in LATE)}
         _leave_out(config, items, late)
 
 

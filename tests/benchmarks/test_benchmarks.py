@@ -23,7 +23,10 @@ from .runner import Options, run
 from .workspace import Workspace, default_parent
 from .yardsticks import PlainTar
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the benchmark runs on Linux")
+pytestmark = [
+    pytest.mark.benchmark,
+    pytest.mark.skipif(sys.platform != "linux", reason="the benchmark runs on Linux"),
+]
 
 YARDSTICKS = "tar,tar-plain,cp,find"
 
