@@ -56,6 +56,9 @@ _BLAMED = re.compile(r"unreadable|cannot be read|cannot read |nothing was saved|
 #: Bytes and files: each of a few hundred calls fails in up to ten ways.
 _TREE = (100_000, 16)
 
+#: By how many helpers there are.
+_WHOSE = ("a call", "a helper's call")
+
 #: Bytes of a file system that has room for everything.
 _LARGE = 64 << 20
 
@@ -79,19 +82,21 @@ class Fault:
         point: How many calls that can fail so are made before.
         sticky: Whether all later ones fail too.
         places: Whose calls fail.
+        helper: Whether those of helpers fail, and not those of the command.
     """
 
-    def __init__(self, error: int, point: int, sticky: bool, places: Tuple[str, ...]) -> None:
+    def __init__(self, error: int, point: int, sticky: bool, places: Tuple[str, ...], *, helper: bool = False) -> None:
         self._error = error
         self._point = point
         self._sticky = sticky
         self._places = places
+        self._helper = helper
         self._met = 0
         self.struck: Optional[str] = None
 
     def __call__(self, call: Call) -> Verdict:
         """Say what is to become of a call."""
-        if not call.main or not can_fail(call, self._error, self._places):
+        if call.main == self._helper or not can_fail(call, self._error, self._places):
             return None
         self._met += 1
         if self._met <= self._point or (self.struck is not None and not self._sticky):
@@ -102,18 +107,22 @@ class Fault:
 
     def __str__(self) -> str:
         often = "from then on" if self._sticky else "once"
-        return f"{errno.errorcode[self._error]} at call {self._point}, {self.struck}, {often}"
+        whose = " of a helper" if self._helper else ""
+        return f"{errno.errorcode[self._error]} at call {self._point}{whose}, {self.struck}, {often}"
 
 
-def strike(scenario: Scenario, error: int, point: int, sticky: bool) -> Tuple[bool, Figures]:
-    """Run a command with a fault, and examine what is left; False if there is no such call any more."""
+def strike(scenario: Scenario, error: int, point: int, sticky: bool, *, helpers: int = 0) -> Tuple[bool, Figures]:
+    """Run a command with a fault, and examine what is left; False if there is no such call any more.
+
+    With helpers it is their calls that fail.
+    """
     figures = Figures()
-    trial = scenario.trial()
-    fault = Fault(error, point, sticky, (str(trial.place),))
+    trial = scenario.trial(helpers)
+    fault = Fault(error, point, sticky, (str(trial.place),), helper=helpers > 0)
     ended = run_traced(trial.command(), _CAN_FAIL[error], fault)
     if fault.struck is None:
         return False, figures
-    figures.tried[f"{scenario.arguments[0]}: a call of the repository or destination fails"] += 1
+    figures.tried[f"{scenario.arguments[0]}: {_WHOSE[helpers]} of the repository or destination fails"] += 1
     judge(trial, ended.code, str(fault))
     trial.finish(str(fault), trial.examine(str(fault), metadata=ended.code == 0))
     figures.faults += trial.faults
@@ -136,15 +145,17 @@ def judge(trial: Trial, code: int, what: str) -> None:
         trial.fault(what, f"it ended with {code} and said {said!r}")
 
 
-def strike_source(scenario: Scenario, error: int, point: int, sticky: bool) -> Tuple[bool, Figures]:
+def strike_source(
+    scenario: Scenario, error: int, point: int, sticky: bool, *, helpers: int = 0
+) -> Tuple[bool, Figures]:
     """Take a snapshot while the source fails: what is not named as a problem must be saved as it is."""
     figures = Figures()
-    trial = scenario.trial()
-    fault = Fault(error, point, sticky, (str(scenario.place / "source"),))
+    trial = scenario.trial(helpers)
+    fault = Fault(error, point, sticky, (str(scenario.place / "source"),), helper=helpers > 0)
     ended = run_traced(trial.command(), _CAN_FAIL[error], fault)
     if fault.struck is None:
         return False, figures
-    figures.tried["snapshot: a call of the source fails"] += 1
+    figures.tried[f"snapshot: {_WHOSE[helpers]} of the source fails"] += 1
     what, said = str(fault), trial.printed("stderr")
     named = [os.fsencode(path) for path in re.findall(r"problem: [a-z-]+: (.*?): ", said)]
     if ended.code == 1:  # nothing can be said of a source whose root cannot be read, or for lack of descriptors
@@ -202,7 +213,11 @@ def run(effort: Effort) -> Figures:
         every = 1 if effort.full else 120
         figures.add(_each(partial(strike, scenario), tuple(_CAN_FAIL), every, effort))
         if name in ("first", "snapshot"):
-            figures.add(_each(partial(strike_source, scenario), (errno.EIO, errno.EMFILE), every, effort))
+            for helpers in (0, 1):
+                one = partial(strike_source, scenario, helpers=helpers)
+                figures.add(_each(one, (errno.EIO, errno.EMFILE), min(every, 20), effort))  # there are few
+        if name == "restore":
+            figures.add(_each(partial(strike, scenario, helpers=1), tuple(_CAN_FAIL), every, effort))
         effort.tell(f"{name}: {sum(figures.tried.values())} calls failed, {len(figures.faults)} faults")
         if os.geteuid() == 0:
             target = effort.work / f"full {name}"
