@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import stat
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 from typing import Any, Dict, List
 
 import pytest
-from conftest import damage_content, noise, sql, write, write_tree
-from properties import given, st
+from conftest import NOBODY, as_nobody, damage_content, noise, sql, write, write_tree
+from properties import example, given, settings, st
 from trees import (
     differences,
     make_every_kind,
@@ -382,6 +384,65 @@ def test_contents_come_in_windows_and_each_pack_is_read_once_in_each(
     parts = io.BytesIO()
     repo.export_tar(1, parts)
     assert parts.getvalue() == whole.getvalue()
+
+
+_NAMES = [a + b for a in ("a", "b") for b in ("", ".", "-", "!", " ", "0", ".b", "-b")]
+_PATHS = st.lists(st.lists(st.sampled_from(_NAMES), min_size=1, max_size=4), min_size=1, max_size=10)
+
+
+def tree_of(paths: List[List[str]], source: Path) -> None:
+    """Make a tree of which every other path is an empty directory, the others files, all of one time."""
+    source.mkdir()
+    for number, path in enumerate(paths):
+        made = source.joinpath(*path)
+        if number % 2 or made.exists():
+            make_directories(made)
+        elif make_directories(made.parent):
+            made.touch()
+    for directory, names, files in os.walk(source, topdown=False):
+        for name in (*files, *names):
+            os.utime(os.path.join(directory, name), ns=(0, 10**18))
+    os.utime(source, ns=(0, 10**18))
+
+
+def make_directories(path: Path) -> bool:
+    """Make a directory and those above it, if no file is in the way; tell whether it is there."""
+    with contextlib.suppress(FileExistsError, NotADirectoryError):
+        path.mkdir(parents=True)
+    return path.is_dir()
+
+
+@example([["a", "a"], ["a.b", "b"]])
+@example([["a", "a", "a"], ["a", "a.b", "b"], ["a", "a.b", "b"], ["a.", "a"]])
+@settings(max_examples=25)
+@given(_PATHS)
+def test_gnu_tar_gives_every_directory_its_time(paths: List[List[str]]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        tmp_path = Path(directory)
+        tree_of(paths, tmp_path / "source")
+        with Repository(tmp_path / "r.db") as repo:
+            repo.snapshot(tmp_path / "source")
+            repo.export_tar(1, tmp_path / "a.tar")
+        extract(tmp_path / "a.tar", tmp_path / "extracted")
+        for made, names, files in os.walk(tmp_path / "extracted"):
+            for name in (".", *names, *files):
+                assert os.stat(os.path.join(made, name)).st_mtime_ns == 10**18, os.path.join(made, name)
+
+
+@needs_root
+def test_gnu_tar_fills_directories_that_their_owner_may_not_write_to(public_path: Path) -> None:
+    tree_of([["a", "f"], ["a.b", "y"]], public_path / "source")
+    (public_path / "source" / "a.b").chmod(0o555)
+    with Repository(public_path / "r.db") as repo:
+        repo.snapshot(public_path / "source")
+        repo.export_tar(1, public_path / "a.tar")
+    (public_path / "a.tar").chmod(0o644)
+    (public_path / "extracted").mkdir()
+    os.chown(public_path / "extracted", NOBODY, NOBODY)
+    command = [program("tar"), "-xpf", str(public_path / "a.tar"), "-C", str(public_path / "extracted")]
+    done = as_nobody(lambda: subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False))
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert (public_path / "extracted" / "a.b" / "y").is_dir()
 
 
 # Headers.

@@ -6,6 +6,7 @@ pax's business.
 
 from __future__ import annotations
 
+import heapq
 import os
 import time
 from typing import Any, BinaryIO, Iterable, Iterator, Optional, Tuple, Union
@@ -301,27 +302,23 @@ class _Export:
 
 
 def _together(files: Iterable[CatalogFile]) -> Iterator[CatalogFile]:
-    """Yield files in byte order of their paths, but each directory right before what is in it.
+    """Yield files as if each directory were named with the slash at its end: right before what is in it.
 
-    Between ``a`` and ``a/b`` comes ``a-``, and GNU tar gives a directory its time as soon as another member follows
-    that is not in it.
+    Between ``a`` and ``a/b`` comes ``a-``, and GNU tar gives a directory its time and mode as soon as another member
+    follows that is not in it. So a directory waits until what comes next lies behind its name with the slash, and those
+    that wait go in the order of these names.
     """
-    waiting: list[CatalogFile] = []
-    for file in files:
+    waiting: list[tuple[bytes, int, CatalogFile]] = []
+    for number, file in enumerate(files):
         path = file.version.path
-        still = []
-        for directory in waiting:
-            below = directory.version.path + b"/"
-            if path >= below:  # in it, or behind all that is
-                yield directory
-            else:
-                still.append(directory)
-        waiting = still
+        while waiting and waiting[0][0] <= path:
+            yield heapq.heappop(waiting)[2]
         if file.version.kind == b"d" and path:
-            waiting.append(file)
+            heapq.heappush(waiting, (path + b"/", number, file))
         else:
             yield file
-    yield from waiting
+    while waiting:
+        yield heapq.heappop(waiting)[2]
 
 
 def _is_small(file: CatalogFile) -> bool:
