@@ -394,6 +394,60 @@ def test_patch_makes_the_new_version_of_the_old_one(repo: Repository, tmp_path: 
     assert (target.read_bytes() if target.exists() else b"") == new
 
 
+@pytest.mark.parametrize(
+    ("name", "heading"),
+    [
+        (b"plain", "1/plain"),
+        ("\u00fcml\u00e4ut".encode(), "1/\u00fcml\u00e4ut"),
+        (b"not utf-8 \xff", "1/not utf-8 \udcff\t"),
+        (b"two words", "1/two words\t"),
+        (b" begins", "1/ begins\t"),
+        (b"in front/of it", "1/in front/of it\t"),
+        (b"ends ", '"1/ends "\t'),
+        (b"a\ttab", r'"1/a\ttab"'),
+        (b"a tab\tand 2020-01-01 00:00:00", '"1/a tab\\tand 2020-01-01 00:00:00"\t'),
+        (b"a\nline", r'"1/a\nline"'),
+        (b"\a\b\v\f\r\x01\x7f", r'"1/\a\b\v\f\r\001\177"'),
+        (b'a "quote"', '"1/a \\"quote\\""\t'),
+        (b"back\\slash", r'"1/back\\slash"'),
+        (b"dev/null", "1/dev/null"),
+    ],
+)
+def test_patch_finds_the_file_whatever_its_name(repo: Repository, tmp_path: Path, name: bytes, heading: str) -> None:
+    patch = program("patch")
+    path = tmp_path / "source" / os.fsdecode(name)
+    write(path, b"1\n")
+    repo.snapshot(tmp_path / "source")
+    write(path, b"2\n")
+    repo.snapshot(tmp_path / "source")
+    path.unlink()
+    repo.snapshot(tmp_path / "source")
+    text = repo.text_diff(1, 2, os.fsdecode(name))
+    assert text.split("\n")[0] == f"--- {heading}"
+    for old, new, has in [(None, 1, b"1\n"), (1, 2, b"2\n"), (2, 3, None)]:  # it is made, changed and removed
+        text = repo.text_diff(old or 3, new, os.fsdecode(name))
+        done = subprocess.run(
+            [patch, "--silent", "-p1"],
+            input=os.fsencode(text),
+            cwd=tmp_path / "source",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, b"")
+        assert has == (path.read_bytes() if path.exists() else None)
+
+
+@pytest.mark.parametrize(("name", "quoted"), [("a\nname", r'"%d/a\nname"'), ("two words", "%d/two words")])
+def test_a_line_that_says_two_files_differ_is_one_line(
+    repo: Repository, tmp_path: Path, name: str, quoted: str
+) -> None:
+    for content in (b"1\0", b"2\0"):
+        write(tmp_path / "source" / name, content)
+        repo.snapshot(tmp_path / "source")
+    assert repo.text_diff(1, 2, name) == f"Binary files {quoted % 1} and {quoted % 2} differ\n"
+
+
 def test_a_text_diff_is_what_diff_prints(repo: Repository, tmp_path: Path) -> None:
     old = write(tmp_path / "source" / "file", b"".join(b"%d\n" % n for n in range(40)))
     repo.snapshot(tmp_path / "source")

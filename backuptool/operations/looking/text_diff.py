@@ -5,6 +5,7 @@ Owns what counts as text, and the form. Which lines belong together is decided b
 
 from __future__ import annotations
 
+import re
 from difflib import SequenceMatcher
 from typing import Iterator, Optional, Sequence, Tuple, Union
 
@@ -20,6 +21,11 @@ __all__ = ["text_diff"]
 _LOOKED_AT = 8000
 
 _NO_NEWLINE = "\\ No newline at end of file"
+
+#: What a name may not have in it as it is, and how that is written. Also a space at its end, where patch takes none.
+_SPECIAL = re.compile(r'[\x00-\x1f\x7f"\\]')
+_ESCAPES = {'"': '\\"', "\\": "\\\\", **{chr(7 + n): f"\\{letter}" for n, letter in enumerate("abtnvfr")}}
+_PLAIN = re.compile(r'[^\x00-\x1f\x7f"\\]*(?<! )\Z')
 
 _Opcode = Tuple[str, int, int, int, int]
 
@@ -56,7 +62,7 @@ def text_diff(
     files = [file_at(database, snapshot, below) for snapshot in snapshots]
     if any(file is not None and file.version.kind not in b"fdlpscb" for file in files):
         raise CorruptionError(damaged(below), database.path)
-    names = [f"{snapshot.id}/{shown(below)}" for snapshot in snapshots]
+    names = [_quoted(f"{snapshot.id}/{shown(below)}") for snapshot in snapshots]
     hashes = [None if file is None else file.version.hash for file in files]
     if hashes[0] == hashes[1] is not None:
         return
@@ -66,9 +72,21 @@ def text_diff(
     elif any(len(text) > limit for text in texts):
         yield f"Files {names[0]} and {names[1]} differ, and are too large to be compared line by line"
     elif texts[0] != texts[1]:
-        yield f"--- {'/dev/null' if files[0] is None else names[0]}"
-        yield f"+++ {'/dev/null' if files[1] is None else names[1]}"
+        for mark, file, name in zip(("---", "+++"), files, names):
+            yield f"{mark} {'/dev/null' if file is None else _ended(name)}"
         yield from _hunks(_lines(texts[0]), _lines(texts[1]), context)
+
+
+def _quoted(name: str) -> str:
+    """Return a name that is one line: where diff and git quote names, in quotes and with the escapes of C."""
+    if _PLAIN.match(name):
+        return name
+    return '"' + _SPECIAL.sub(lambda found: _ESCAPES.get(found[0]) or f"\\{ord(found[0]):03o}", name) + '"'
+
+
+def _ended(name: str) -> str:
+    """Return a name with what tells patch where it ends: with spaces in it only a tab does."""
+    return name + "\t" if " " in name else name
 
 
 def _read(reader: SharedReader, file: Optional[CatalogFile], size: int) -> bytes:
