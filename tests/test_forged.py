@@ -319,3 +319,26 @@ def test_a_time_that_is_none_is_damage_for_questions_too(saved: Repository) -> N
     for question in (lambda: list(saved.history("a.txt")), lambda: list(saved.find("*"))):
         with pytest.raises(CorruptionError, match="the row of snapshot 1 is damaged"):
             question()
+
+
+def test_sources_whose_rows_are_those_of_another_table_are_damage_for_questions(saved: Repository) -> None:
+    """Where a table begins is not in the text of the schema; what is read there has other types."""
+    run_sql(
+        Path(saved.path),
+        "UPDATE sqlite_master SET rootpage = (SELECT rootpage FROM sqlite_master WHERE name = 'contents') "
+        "WHERE name = 'sources'",
+    )
+    for question in (lambda: list(saved.history("a.txt")), lambda: list(saved.find("*"))):
+        with pytest.raises(CorruptionError, match="run check"):
+            question()
+    assert not saved.check().ok
+
+
+def test_sizes_that_are_no_numbers_are_damage_for_a_prune(saved: Repository, tree: Path) -> None:
+    (tree / "a.txt").unlink()
+    saved.snapshot(tree)
+    forge(saved, "UPDATE contents SET size = 9e999 WHERE size = 1000")
+    with pytest.raises(CorruptionError, match=r"a number in .* is none \(inf\); run check"):
+        saved.prune(1)
+    assert len(saved.list()) == 2
+    assert not saved.check().ok

@@ -92,6 +92,21 @@ class Database:
         rows = self.query(sql, parameters)
         return rows[0][0] if rows else None
 
+    def number(self, sql: str, parameters: Sequence[Any] = ()) -> Optional[int]:
+        """Return the integer in the first column of the first row, None if it is NULL or there is no row.
+
+        Raises:
+            CorruptionError: It is something else: where rows are damaged, so are their sums.
+        """
+        found = self.value(sql, parameters)
+        if found is not None and not isinstance(found, int):
+            raise CorruptionError(f"a number in {self.path} is none ({found!r:.40}); run check", self.path)
+        return found
+
+    def total(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Return a sum or count, 0 if it is NULL; see :meth:`number`."""
+        return self.number(sql, parameters) or 0
+
     def stream(self, sql: str, parameters: Sequence[Any] = (), batch: int = 1024) -> Iterator[Any]:
         """Yield rows as they are found. Holds a read lock until it is exhausted or closed: writers wait."""
         with self._guard:

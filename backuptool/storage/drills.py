@@ -26,7 +26,7 @@ def insert_drill(database: Database, source: int, root: bytes, drill: Drill) -> 
         root: Of the source.
         drill: What came of it.
     """
-    number = int(database.value("SELECT coalesce(max(id), 0) FROM drills")) + 1
+    number = database.total("SELECT max(id) FROM drills") + 1
     d = drill
     host, figures = d.host, (d.snapshot, d.finished_ns, d.files, d.size_bytes, d.failed_files, int(d.complete))
     digest = snapshot_digest(("drills", number, host, root, *figures))

@@ -68,7 +68,7 @@ def reference(database: Database, snapshot: int, ids: Sequence[int], counts: Seq
             raise ContentsVanishedError
         for content in parted:
             parts = "since = 0 AND id IN (SELECT part FROM parts WHERE content = ?)"
-            brought += database.value(f"SELECT coalesce(sum(size), 0) FROM contents WHERE {parts}", content)
+            brought += database.total(f"SELECT sum(size) FROM contents WHERE {parts}", content)
             database.execute(f"UPDATE contents SET since = ? WHERE {parts}", (snapshot, *content))
     database.executemany("UPDATE contents SET refs = refs + ? WHERE id = ?", several)
     return Brought(new, brought)

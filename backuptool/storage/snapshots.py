@@ -177,24 +177,25 @@ def find_snapshot(database: Database, reference: int | str) -> SnapshotRow:
 def _counted_back(database: Database, latest: Latest) -> Optional[int]:
     """Return the number of a snapshot that is counted back from the newest one."""
     if latest.root is None:
-        newest = database.value("SELECT max(id) FROM snapshots")
+        newest = database.number("SELECT max(id) FROM snapshots")
         if latest.back == 0 or newest is None:
-            return None if newest is None else int(newest)
-        sources, parameters = "(SELECT source FROM snapshots WHERE id = ?)", [newest]
+            return newest
+        parameters: list[object] = [newest]
+        sources = "(SELECT source FROM snapshots WHERE id = ?)"
     else:
-        sources, parameters = "(SELECT id FROM sources WHERE root = CAST(? AS TEXT)", [latest.root]
+        parameters = [latest.root]
+        sources = "(SELECT id FROM sources WHERE root = CAST(? AS TEXT)"
         if latest.host is not None:
             sources += " AND host = CAST(? AS TEXT)"
             parameters.append(latest.host.encode("utf-8", "surrogateescape"))
         sources += ")"
     # Of several machines with this source, it is that of the newest one.
-    found = database.value(
+    return database.number(
         "SELECT id FROM snapshots WHERE source = "
         f"(SELECT source FROM snapshots WHERE source IN {sources} ORDER BY id DESC LIMIT 1) "
         "ORDER BY id DESC LIMIT 1 OFFSET ?",
         (*parameters, latest.back),
     )
-    return None if found is None else int(found)
 
 
 def _not_found(reference: int | str, available: Sequence[int]) -> str:
@@ -206,8 +207,7 @@ def _not_found(reference: int | str, available: Sequence[int]) -> str:
 
 def newest_snapshot(database: Database, source: Optional[int]) -> Optional[int]:
     """Return the number of a source's newest snapshot."""
-    found = database.value("SELECT max(id) FROM snapshots WHERE source = ?", (source,))
-    return None if found is None else int(found)
+    return database.number("SELECT max(id) FROM snapshots WHERE source = ?", (source,))
 
 
 def next_snapshot_id(database: Database) -> int:
@@ -217,8 +217,8 @@ def next_snapshot_id(database: Database) -> int:
 
 def neighbours(database: Database, source: int, snapshot: int) -> tuple[Optional[int], Optional[int]]:
     """Return the numbers of the snapshots of a source before and behind one."""
-    before = database.value("SELECT max(id) FROM snapshots WHERE source = ? AND id < ?", (source, snapshot))
-    behind = database.value("SELECT min(id) FROM snapshots WHERE source = ? AND id > ?", (source, snapshot))
+    before = database.number("SELECT max(id) FROM snapshots WHERE source = ? AND id < ?", (source, snapshot))
+    behind = database.number("SELECT min(id) FROM snapshots WHERE source = ? AND id > ?", (source, snapshot))
     return before, behind
 
 
@@ -300,9 +300,15 @@ class SourceRow(NamedTuple):
 
 
 def sources(database: Database, root: Optional[bytes] = None, host: Optional[str] = None) -> list[SourceRow]:
-    """Return the sources, or those of a directory or a machine."""
+    """Return the sources, or those of a directory or a machine.
+
+    Raises:
+        CorruptionError: The name of one is no text.
+    """
     found = []
     for number, name, path in database.query("SELECT id, host, root FROM sources ORDER BY id"):
+        if not isinstance(name, bytes) or not isinstance(path, bytes):
+            raise CorruptionError(f"the row of source {number} in {database.path} is damaged; run check", database.path)
         row = SourceRow(number, name.decode("utf-8", "surrogateescape"), path)
         if root in (None, row.root) and host in (None, row.host):
             found.append(row)
@@ -312,7 +318,7 @@ def sources(database: Database, root: Optional[bytes] = None, host: Optional[str
 def source_id(database: Database, host: str, root: bytes, *, create: bool = False) -> Optional[int]:
     """Return the id of a source, None if it was never saved (unless it is created)."""
     key = (host.encode("utf-8", "surrogateescape"), root)
-    found = database.value("SELECT id FROM sources WHERE host = CAST(? AS TEXT) AND root = CAST(? AS TEXT)", key)
+    found = database.number("SELECT id FROM sources WHERE host = CAST(? AS TEXT) AND root = CAST(? AS TEXT)", key)
     if found is None and create:
         # Above all numbers that snapshots name: where the row of a source is lost, another one must not inherit them.
         database.execute(
@@ -321,4 +327,4 @@ def source_id(database: Database, host: str, root: bytes, *, create: bool = Fals
             key,
         )
         found = source_id(database, host, root)
-    return None if found is None else int(found)
+    return found

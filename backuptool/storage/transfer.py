@@ -119,17 +119,15 @@ def find_copies(database: Database, snapshot: SnapshotRow) -> list[SnapshotRow]:
 
 def find_equal(database: Database, snapshot: SnapshotRow, tree_digest: bytes) -> Optional[int]:
     """Return the number of the last snapshot before one, of its source, that holds a tree with a digest."""
-    found = database.value(
+    return database.number(
         "SELECT max(id) FROM snapshots WHERE source = ? AND id < ? AND tree_digest = ?",
         (snapshot.source, snapshot.id, tree_digest),
     )
-    return None if found is None else int(found)
 
 
 def later_than(database: Database, source: Optional[int], started_ns: int) -> Optional[int]:
     """Return the number of the last snapshot of a source that was taken after a time, None if there is none."""
-    found = database.value("SELECT max(id) FROM snapshots WHERE source = ? AND started_ns > ?", (source, started_ns))
-    return None if found is None else int(found)
+    return database.number("SELECT max(id) FROM snapshots WHERE source = ? AND started_ns > ?", (source, started_ns))
 
 
 #: Where ``f.first`` is in a row; ``f.last`` is behind it.

@@ -191,11 +191,11 @@ class Pruning:
         ):
             self.repacking.take_from(pack, size)
         leaves = f"FROM contents WHERE {dead} AND layout IS NULL"
-        self.removed_bytes += database.value(f"SELECT coalesce(sum(size), 0) {leaves}")
-        brought = database.value(f"SELECT coalesce(sum(size), 0) {leaves} AND since > 0")
+        self.removed_bytes += database.total(f"SELECT sum(size) {leaves}")
+        brought = database.total(f"SELECT sum(size) {leaves} AND since > 0")
         self.removed_contents += database.execute(f"DELETE FROM contents WHERE {dead}")
         database.execute("DELETE FROM temp.released WHERE content NOT IN (SELECT id FROM contents)")
-        return int(brought)
+        return brought
 
     def _hand_over(self, row: SnapshotRow, behind: Optional[int], group: Sequence[int], gone: int) -> None:
         """Let another snapshot be the first to have the contents that the removed one brought.
@@ -258,7 +258,7 @@ class Pruning:
             "GROUP BY k.leaf"
         )
         # What only a leftover has belongs to no snapshot until another one finds it.
-        moved = int(database.value("SELECT sum(size) FROM contents WHERE id IN (SELECT leaf FROM temp.moved)"))
+        moved = database.total("SELECT sum(size) FROM contents WHERE id IN (SELECT leaf FROM temp.moved)")
         database.execute("UPDATE contents SET since = 0 WHERE id IN (SELECT leaf FROM temp.moved)")
         sizes: dict[int, int] = {}
         for _, size, snapshot in found:

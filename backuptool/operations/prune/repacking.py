@@ -94,13 +94,11 @@ class Repacking:
 
         The last page of each is full only by chance, and its row may have one of its own.
         """
-        return int(
-            self.database.value(
-                "SELECT coalesce(sum(length(data) + ?), 0) FROM packs WHERE id IN (SELECT id FROM packs "
-                "WHERE live * 2 < size UNION SELECT pack FROM bases WHERE base IN "
-                "(SELECT id FROM packs WHERE live * 2 < size))",
-                (3 * self.database.page_size(),),
-            )
+        return self.database.total(
+            "SELECT sum(length(data) + ?) FROM packs WHERE id IN (SELECT id FROM packs "
+            "WHERE live * 2 < size UNION SELECT pack FROM bases WHERE base IN "
+            "(SELECT id FROM packs WHERE live * 2 < size))",
+            (3 * self.database.page_size(),),
         )
 
     def half_empty(self) -> Iterator[list[int]]:
