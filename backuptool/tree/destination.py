@@ -45,6 +45,7 @@ class Destination:
 
     Attributes:
         existed: False if the directory was made now.
+        gives_owners: Whether files can be given to other users, as root may.
 
     Raises:
         RestoreError: It cannot be made or opened.
@@ -62,7 +63,7 @@ class Destination:
         self._claim = -1
         self._on_failure = on_failure
         self._setter = MetadataSetter(on_failure)
-        self._is_root = not hasattr(os, "geteuid") or os.geteuid() == 0
+        self.gives_owners = not hasattr(os, "geteuid") or os.geteuid() == 0
         self._opened_up: dict[bytes, int] = {}  # modes to give back to directories that nobody asked for
         try:
             self.existed = os.path.isdir(root)
@@ -183,7 +184,7 @@ class Destination:
 
     def _open_up(self, path: bytes, mode: int) -> None:
         """Let the owner write into a directory until it gets its metadata at the end, or else its own mode back."""
-        if not self._is_root and mode & 0o700 != 0o700 and self._change_mode(path, stat.S_IMODE(mode) | 0o700):
+        if not self.gives_owners and mode & 0o700 != 0o700 and self._change_mode(path, stat.S_IMODE(mode) | 0o700):
             self._opened_up[path] = stat.S_IMODE(mode)
 
     def _change_mode(self, path: bytes, mode: int) -> bool:

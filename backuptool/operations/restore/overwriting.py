@@ -12,7 +12,7 @@ from ...storage.digest import FileVersion
 from ...tree.destination import Destination
 from ...tree.metadata import kind_of
 
-__all__ = ["looks_as_saved", "metadata_differs", "stays"]
+__all__ = ["has_attributes", "looks_as_saved", "metadata_differs", "stays"]
 
 
 def stays(policy: OverwritePolicy, version: FileVersion, existing: os.stat_result, destination: Destination) -> bool:
@@ -45,3 +45,9 @@ def metadata_differs(version: FileVersion, existing: os.stat_result, destination
     return found != (version.mode, version.uid, version.gid) or (
         destination.read_xattrs(version.path) != version.xattrs
     )
+
+
+def has_attributes(version: FileVersion, existing: os.stat_result, destination: Destination) -> bool:
+    """Tell whether mode, owner and extended attributes are what a restore would give: an owner only root can."""
+    as_far = version if destination.gives_owners else version._replace(uid=existing.st_uid, gid=existing.st_gid)
+    return not metadata_differs(as_far, existing, destination)

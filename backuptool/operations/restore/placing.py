@@ -10,7 +10,7 @@ import enum
 import errno
 import os
 import stat
-from typing import Callable, Iterator, Optional
+from typing import Callable, Iterator, NamedTuple, Optional
 
 from ...errors import CorruptionError
 from ...results.restore import OverwritePolicy
@@ -23,12 +23,9 @@ from ...tree.confined import split
 from ...tree.destination import Destination
 from ..findings import Findings
 from ..selecting import Selection
-from .overwriting import looks_as_saved, metadata_differs, stays
+from .overwriting import has_attributes, looks_as_saved, metadata_differs, stays
 
 __all__ = ["Fate", "Placing"]
-
-#: For an inode of which no path was restored.
-_UNKNOWN = (b"", False)
 
 #: What a file system says that cannot have a hard link there, or not one more.
 _NO_LINK = (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.ENOTSUP)
@@ -41,6 +38,24 @@ class Fate(enum.Enum):
     WAITS = enum.auto()  #: it comes again when the first path of its inode was written
     WRITTEN = enum.auto()  #: it is to be written
     WRITTEN_HERE = enum.auto()  #: the same, and by no helper, as a directory is in its place
+
+
+class _First(NamedTuple):
+    """The first path of an inode, to which the others are linked.
+
+    Attributes:
+        path: None while a helper is writing it.
+        written: Whether it was written now, and not left as it was.
+        proven: Whether its bytes are known to be right, because it was written, or read.
+    """
+
+    path: Optional[bytes]
+    written: bool
+    proven: bool
+
+
+#: For an inode of which no path was restored.
+_UNKNOWN = _First(b"", False, False)
 
 
 class Placing:
@@ -84,8 +99,7 @@ class Placing:
         self.restored = self.unchanged = self.restored_directories = self.written_bytes = 0
         self.made: set[bytes] = set()
         self.directories: list[FileVersion] = []
-        # Path by inode, and whether it was written now; no path while a helper is writing the first one.
-        self._links: dict[object, tuple[Optional[bytes], bool]] = {}
+        self._links: dict[object, _First] = {}  # by inode
 
     def restore_directory(self, file: CatalogFile) -> None:
         """Make a directory, unless it is there; it gets its metadata at the end."""
@@ -115,7 +129,7 @@ class Placing:
             self._problem("in-the-way", version.path, "not restored: the repository itself has its name")
             return Fate.DONE
         if version.link is not None:
-            if self._links.get(version.inode, _UNKNOWN)[0] is None:
+            if self._links.get(version.inode, _UNKNOWN).path is None:
                 return Fate.WAITS
             if self._restore_link(version, existing):
                 return Fate.DONE
@@ -135,7 +149,7 @@ class Placing:
     def expect_first(self, version: FileVersion) -> None:
         """Note that somebody else writes the first path of an inode."""
         if version.link is not None:
-            self._links[version.inode] = (None, True)
+            self._links[version.inode] = _First(None, True, True)
 
     def forget_first(self, version: FileVersion) -> None:
         """Note that it was not written: another path of the inode becomes the first."""
@@ -149,7 +163,7 @@ class Placing:
         if version.kind == b"f":
             self.written_bytes += version.size
         if version.link is not None:
-            self._links[version.inode] = (version.path, True)
+            self._links[version.inode] = _First(version.path, True, True)
 
     def write(self, file: CatalogFile) -> None:
         """Write an entry, and count it."""
@@ -187,8 +201,10 @@ class Placing:
             destination.set_metadata(version.path, version.kind, _metadata(version))
         self.unchanged += 1
         # What the policy left alone may be another file altogether: nothing is linked to that.
-        if version.link is not None and looks_as_saved(version, existing, destination):
-            self._links[version.inode] = (version.path, False)
+        if version.link is None or not looks_as_saved(version, existing, destination):
+            return
+        if self._overwrite == "if-changed" or has_attributes(version, existing, destination):
+            self._links[version.inode] = _First(version.path, False, False)
 
     def _existing(self, path: bytes) -> Optional[os.stat_result]:
         if self._destination is None or (path and split(path)[0] in self.made):
@@ -200,7 +216,7 @@ class Placing:
 
     def _restore_link(self, version: FileVersion, existing: Optional[os.stat_result]) -> bool:
         """Make a hard link if another path of the inode was restored; False if this is the first."""
-        first, written = self._links.get(version.inode, _UNKNOWN)
+        first, written, proven = self._links.get(version.inode, _UNKNOWN)
         if not first:
             return False
         if self._destination is not None and existing is not None:
@@ -210,6 +226,8 @@ class Placing:
             if same or newer or self._overwrite == "never":
                 self.unchanged += 1
                 return True
+        if not proven and not self._prove(version, first):
+            return False
         if not self._dry_run:
             assert self._destination is not None
             try:
@@ -220,6 +238,23 @@ class Placing:
                 return False  # it becomes a file of its own
         self.restored += 1
         return True
+
+    def _prove(self, version: FileVersion, first: bytes) -> bool:
+        """Tell whether a file that was left alone is fit to be linked to; it was looked at, and is read only now.
+
+        Size and time are reason enough to leave a file, and none to give its bytes a new name.
+        """
+        destination = self._destination
+        assert destination is not None
+        try:
+            right = version.kind != b"f" or destination.hash_file(first) == version.hash
+        except OSError:
+            right = False
+        if right:
+            self._links[version.inode] = _First(first, False, True)
+        else:
+            del self._links[version.inode]  # the next path becomes the first
+        return right
 
     def finish_directory(self, version: FileVersion) -> None:
         """Give a directory its metadata."""
