@@ -21,7 +21,6 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, TypeVar, Union
 
-import pathspec  # noqa: F401
 import properties  # noqa: F401  (its settings hold for all tests)
 import pyfastcdc  # noqa: F401
 import pytest

@@ -751,7 +751,7 @@ def test_importing_the_program_runs_nothing() -> None:
 
 
 def test_a_list_starts_without_what_only_the_other_commands_need(snapshots: list[int]) -> None:
-    heavy = ["tqdm", "pathspec", "pyfastcdc", "concurrent.futures", "asyncio", "pyzstd", "backports.zstd"]
+    heavy = ["tqdm", "pyfastcdc", "concurrent.futures", "asyncio", "pyzstd", "backports.zstd"]
     program = (
         "import sys\n"
         "from backuptool.cli import main\n"

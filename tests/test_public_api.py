@@ -210,7 +210,6 @@ def test_the_program_of_a_user_runs(tmp_path: Path) -> None:
 
 HEAVY = (
     "tqdm",
-    "pathspec",
     "pyfastcdc",
     "backports.zstd",
     "compression.zstd",

@@ -13,7 +13,8 @@ from ..errors import UnsafePathError
 from ..storage.digest import FileVersion
 from ..storage.files import CatalogFile
 from ..tree.confined import require_safe, split
-from ..tree.exclusions import Patterns, paths_or_patterns
+from ..tree.exclusions import paths_or_patterns
+from ..tree.patterns import Patterns
 
 __all__ = ["Selection"]
 

@@ -1,6 +1,6 @@
 """Which paths are meant: gitignore-style patterns, and marker files that keep a directory's contents out.
 
-Owns the decisions alone. Matching is the pathspec library's; walking is left to source, selecting to restore.
+Owns the decisions alone. What a pattern matches is in patterns; walking is left to source, selecting to restore.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Iterable, Optional, Sequence
 import attrs
 
 from ..errors import PatternError
+from .patterns import Patterns, is_unfinished
 
 __all__ = [
     "CACHE_TAG",
     "CACHE_TAG_SIGNATURE",
     "Exclusions",
-    "Patterns",
     "paths_or_patterns",
     "read_pattern_file",
 ]
@@ -29,38 +29,6 @@ CACHE_TAG_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 #: What means something else in a pattern than itself: wildcards, a comment, a negation, a space at the end.
 _SPECIAL = re.compile(r"[\\*?\[\]]|^[#!]| (?= *$)")
 
-#: In the place of a newline, which a pattern made into a regular expression may not match; no name has it.
-_NEWLINE = "\0"
-
-
-class Patterns:
-    """A list of gitignore-style patterns; later ones overrule earlier ones, '!' takes back.
-
-    Args:
-        patterns: The lines.
-
-    Raises:
-        PatternError: One of them cannot be understood.
-    """
-
-    def __init__(self, patterns: Iterable[str]) -> None:
-        import pathspec  # imported here: a run without patterns does not pay for it
-
-        lines = list(patterns)
-        try:
-            self._spec = pathspec.GitIgnoreSpec.from_lines(line.replace("\n", _NEWLINE) for line in lines)
-        except ValueError as exc:
-            raise PatternError(
-                f"a pattern among {', '.join(map(repr, lines))} cannot be understood: {exc}", ""
-            ) from exc
-
-    def match(self, path: bytes, is_directory: bool = False) -> bool:
-        """Tell whether a path relative to the root matches."""
-        text = path.decode("utf-8", "surrogateescape")
-        if "\n" in text:
-            text = text.replace("\n", _NEWLINE)
-        return bool(self._spec.match_file(text + "/" if is_directory else text))
-
 
 def paths_or_patterns(lines: Iterable[str]) -> list[str]:
     r"""Return patterns that match what the lines match as patterns, and as paths relative to the root.
@@ -69,8 +37,7 @@ def paths_or_patterns(lines: Iterable[str]) -> list[str]:
     """
     patterns = []
     for line in lines:
-        name = line.rstrip("/")
-        if (len(name) - len(name.rstrip("\\"))) % 2 == 0:  # else it escapes nothing, and is no pattern
+        if not is_unfinished(line):
             patterns.append(line)
         literal = _SPECIAL.sub(r"\\\g<0>", line)
         if literal != line:

@@ -86,3 +86,19 @@ def test_excluded_file_is_gone_from_the_next_snapshot(repo: Repository, tree: Pa
     result = repo.snapshot(tree, exclude=["docs"])
     assert counts(result) == Counts(unchanged=3, removed=2)
     assert repo.check().problems == ()
+
+
+def test_a_negated_set_does_not_leave_out_the_directory_before_it(repo: Repository, tmp_path: Path) -> None:
+    root = write_tree(
+        tmp_path / "tree", {"foo/keep.txt": b"1", "foo1/drop": b"2", "proj./main.c": b"3", "data/foo": b"4"}
+    )
+    patterns = ["foo[!x]", "*.[!ct]", "data[!0-9]foo"]
+    repo.snapshot(root, exclude=patterns)
+    assert saved(repo) == {"foo/keep.txt", "proj./main.c", "data/foo"}
+    assert repo.compare(1, root, exclude=patterns).differences == ()
+
+
+def test_what_no_walk_comes_to_is_no_difference(repo: Repository, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "tree", {"build/keep": b"1", "main.c": b"2"})
+    repo.snapshot(root)
+    assert repo.compare(1, root, exclude=["build/", "!build/keep"]).differences == ()

@@ -11,7 +11,8 @@ from conftest import write, write_tree
 from trees import mounted, needs_root
 
 from backuptool import PatternError
-from backuptool.tree.exclusions import CACHE_TAG_SIGNATURE, Exclusions, Patterns, paths_or_patterns, read_pattern_file
+from backuptool.tree.exclusions import CACHE_TAG_SIGNATURE, Exclusions, paths_or_patterns, read_pattern_file
+from backuptool.tree.patterns import Patterns
 
 from .making import walk
 

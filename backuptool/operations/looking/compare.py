@@ -139,7 +139,7 @@ class _Comparison:
         patterns = self._exclusions.patterns
         for file in files_of(self._database, self._snapshot):
             version = file.version
-            if patterns is None or not version.path or not patterns.match(version.path, version.kind == b"d"):
+            if patterns is None or not version.path or not patterns.leave_out(version.path, version.kind == b"d"):
                 yield version
 
     def _look(self, path: bytes, status: os.stat_result, old: Optional[FileVersion]) -> Optional[FileVersion]:
