@@ -3,6 +3,10 @@
 Owns the thresholds and their reasons. A snapshot is compared with the source's own past, so that what is usual for a
 source (a directory of spool files that is emptied every night) is not told every night.
 
+Files that are there and that were left out (excluded, skipped, not readable) are not taken for deleted. Of past
+snapshots it is not known how many of these there were; who excludes most of a source three times in a month is told of
+no deletion for a while.
+
 The limits of it: damage that comes slowly, a few files each night, looks like work; so does what hits fewer than
 ``FEWEST_FILES`` files. And a photo library all of which is written again looks exactly like encryption, as pictures do
 not compress either.
@@ -40,19 +44,20 @@ INCOMPRESSIBLE = 0.9
 WORSE_BY = 0.3
 
 
-def judge(changes: Changes, past: Sequence[Changes]) -> tuple[Alert, ...]:
+def judge(changes: Changes, past: Sequence[Changes], left_out: int = 0) -> tuple[Alert, ...]:
     """Return what is alarming about a snapshot.
 
     Args:
         changes: What it changed. Of a source's first snapshot nothing is alarming.
         past: The same of up to ``HISTORY`` snapshots of its source before it, in any order.
+        left_out: Removed files that are still there.
     """
     usual = _usual_compressibility(past)
     alerts = []
     if _looks_encrypted(changes, usual) and sum(_looks_encrypted(each, usual) for each in past) < HABIT:
         alerts.append(Alert(kind="mass-encryption", message=_encryption_text(changes, past, usual)))
-    if _looks_deleted(changes) and sum(_looks_deleted(each) for each in past) < HABIT:
-        alerts.append(Alert(kind="mass-deletion", message=_deletion_text(changes, past)))
+    if _looks_deleted(changes, left_out) and sum(_looks_deleted(each) for each in past) < HABIT:
+        alerts.append(Alert(kind="mass-deletion", message=_deletion_text(changes, past, left_out)))
     return tuple(alerts)
 
 
@@ -70,12 +75,13 @@ def _looks_encrypted(changes: Changes, usual: Optional[float]) -> bool:
     return ratio >= INCOMPRESSIBLE or (usual is not None and ratio >= usual + WORSE_BY)
 
 
-def _looks_deleted(changes: Changes) -> bool:
-    if changes.base_files == 0:
+def _looks_deleted(changes: Changes, left_out: int = 0) -> bool:
+    if changes.removed_files <= left_out:
         return False
     if changes.new_files + changes.changed_files + changes.unchanged_files == 0:  # nothing is left
         return True
-    return changes.lost_files >= FEWEST_FILES and changes.lost_files >= LOST_SHARE * changes.base_files
+    lost = changes.lost_files - left_out
+    return lost >= FEWEST_FILES and lost >= LOST_SHARE * changes.base_files
 
 
 def _encryption_text(changes: Changes, past: Sequence[Changes], usual: Optional[float]) -> str:
@@ -89,10 +95,11 @@ def _encryption_text(changes: Changes, past: Sequence[Changes], usual: Optional[
     )
 
 
-def _deletion_text(changes: Changes, past: Sequence[Changes]) -> str:
+def _deletion_text(changes: Changes, past: Sequence[Changes], left_out: int) -> str:
     most = max((each.removed_files for each in past), default=0)
     before = f"; before, {most:,} at most" if past else ""
+    gone = changes.removed_files - left_out
     return (
-        f"{changes.removed_files:,} of {changes.base_files:,} files are gone, {changes.new_files:,} are new{before}; "
+        f"{gone:,} of {changes.base_files:,} files are gone, {changes.new_files:,} are new{before}; "
         "is the disk mounted? Prune nothing until you know"
     )

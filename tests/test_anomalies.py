@@ -146,6 +146,10 @@ def test_the_thresholds_are_exact() -> None:
     assert judge(changes(unchanged=100, removed=100), []) != ()
     assert judge(changes(unchanged=101, removed=100), []) == ()
     assert judge(changes(unchanged=19, removed=19), []) == ()
+    assert judge(changes(unchanged=100, removed=120), [], left_out=10) != ()
+    assert judge(changes(unchanged=100, removed=120), [], left_out=11) == ()
+    assert judge(changes(removed=120), [], left_out=120) == ()
+    assert judge(changes(removed=120), [], left_out=119) != ()
 
 
 def test_removing_everything_or_most_raises_an_alert_with_the_numbers() -> None:

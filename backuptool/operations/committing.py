@@ -109,7 +109,9 @@ class Draft:
         base: None if there is none.
         files, directories, size: What the snapshot holds: entries, and bytes.
         digest: Of its tree; not reduced to 256 bits.
-        new, changed, unchanged, removed: Entries that are no directories.
+        new, changed, unchanged, removed: Entries that are no directories: the first three make up what it holds, the
+            last three what the base holds.
+        left_out: Those of the removed ones that are still there.
         rows: Of versions that begin with it.
         closed: (path, first) of versions that end with the base.
         stamps: (path, first, ctime_ns, inode) of versions that go on, and were looked into.
@@ -122,7 +124,7 @@ class Draft:
         newest = newest_snapshot(database, self.source)
         self.base = None if newest is None else find_snapshot(database, newest)
         self.digest = self.files = self.directories = self.size = 0
-        self.new = self.changed = self.unchanged = self.removed = 0
+        self.new = self.changed = self.unchanged = self.removed = self.left_out = 0
         self.rows = Spool()
         self.closed: list[tuple[bytes, int]] = []
         self.stamps: list[tuple[bytes, int, Optional[int], Optional[int]]] = []
@@ -201,7 +203,7 @@ def commit(
             new_bytes=new_bytes,
             stored_bytes=stored_bytes,
         )
-        row = attrs.evolve(row, alerts=judge(changes, records.past_changes(database, source, HISTORY)))
+        row = attrs.evolve(row, alerts=judge(changes, records.past_changes(database, source, HISTORY), draft.left_out))
         _insert_records(database, row, changes, row.finished_ns)
     return SnapshotResult(
         snapshot=row.to_result(),

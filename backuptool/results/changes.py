@@ -38,10 +38,11 @@ class Changes(Result):
     """What a snapshot changed against the one before it of its source. "Files" are entries that are not directories.
 
     Attributes:
-        new_files: Files that the one before does not have.
+        new_files: Files that the one before does not have, or has as directories.
         changed_files: Files whose bytes or metadata differ.
         unchanged_files: Files that are as they were.
-        removed_files: Files that are gone.
+        removed_files: Files that the one before has, and this one has not, or has as directories: they are gone, or
+            were left out this time (excluded, skipped, not readable).
         new_contents: Contents of files that the repository did not have: how many files came with bytes of their own.
         new_bytes: Bytes of contents that the repository did not have, before compression.
         stored_bytes: Bytes that these took in packs.
@@ -57,7 +58,7 @@ class Changes(Result):
 
     @property
     def base_files(self) -> int:
-        """Files of the snapshot before."""
+        """Files of the snapshot before: each of them is changed, unchanged, or removed."""
         return self.changed_files + self.unchanged_files + self.removed_files
 
     @property
@@ -67,7 +68,7 @@ class Changes(Result):
 
     @property
     def lost_files(self) -> int:
-        """Files that are gone and not made up for by new ones: a directory that was moved loses none."""
+        """Files that were removed and not made up for by new ones: a directory that was moved loses none."""
         return max(0, self.removed_files - self.new_files)
 
     @property

@@ -169,10 +169,11 @@ class SnapshotResult(Result):
 
     Attributes:
         snapshot: The snapshot as it was committed.
-        new_files: Files that the source's previous snapshot does not have.
+        new_files: Files that the source's previous snapshot does not have, or has as directories.
         changed_files: Files whose bytes or metadata differ from the previous snapshot.
         unchanged_files: Files that are as they were.
-        removed_files: Files of the previous snapshot that are gone.
+        removed_files: Files of the previous snapshot that this one does not have: they are gone, became directories, or
+            were left out this time (excluded, skipped, not readable).
         skipped_files: Files left out because of their size; ``skipped`` names each.
         read_bytes: Bytes read from files.
         new_bytes: Bytes of contents that the repository did not have, before compression.

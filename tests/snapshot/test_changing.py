@@ -129,7 +129,7 @@ def test_file_that_became_another_kind_is_a_problem(repo: Repository, tree: Path
 
     result = snapshot_watched(repo.path, tree, once(replace, "read"))
     assert [(problem.kind, problem.path) for problem in result.problems] == [("changed-kind", "a.txt")]
-    assert counts(result) == Counts(unchanged=4)
+    assert counts(result) == Counts(unchanged=4, removed=1)
     assert "a.txt" not in saved(repo)
     assert repo.check().problems == ()
 

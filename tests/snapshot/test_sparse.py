@@ -81,8 +81,8 @@ def test_limit_can_be_moved_and_removed(repo: Repository, tree: Path) -> None:
     assert counts(repo.snapshot(tree, max_file_size=1000)) == Counts(new=2, skipped=3)
     assert counts(repo.snapshot(tree, max_file_size=1001)) == Counts(new=1, unchanged=2, skipped=2)
     assert counts(repo.snapshot(tree, max_file_size=None)) == Counts(new=2, unchanged=3)
-    # What is above the limit now was saved before: it is skipped, not removed.
-    assert counts(repo.snapshot(tree, max_file_size=999)) == Counts(unchanged=1, skipped=4)
+    # What is above the limit now was saved before: the snapshot before has it, and this one has not.
+    assert counts(repo.snapshot(tree, max_file_size=999)) == Counts(unchanged=1, removed=4, skipped=4)
     assert repo.check().problems == ()
 
 

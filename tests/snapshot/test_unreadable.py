@@ -39,7 +39,7 @@ def test_unreadable_file_and_directory_are_problems_and_the_rest_is_saved(public
     assert result.snapshot.directories == 3
 
 
-def test_file_that_became_unreadable_is_not_counted_as_removed(public_path: Path) -> None:
+def test_file_that_became_unreadable_counts_as_removed_until_it_is_readable(public_path: Path) -> None:
     root = public_path / "tree"
 
     def run() -> SnapshotResult:
@@ -54,15 +54,16 @@ def test_file_that_became_unreadable_is_not_counted_as_removed(public_path: Path
         return result
 
     result = as_nobody(run)
-    assert counts(result) == Counts(unchanged=1)
+    assert counts(result) == Counts(unchanged=1, removed=1)
     assert [problem.path for problem in result.problems] == ["secret"]
 
 
-def test_files_of_a_directory_that_became_unreadable_are_not_counted_as_removed(public_path: Path) -> None:
+def test_files_of_a_directory_that_became_unreadable_are_not_taken_for_deleted(public_path: Path) -> None:
     root = public_path / "tree"
 
     def run() -> SnapshotResult:
         write_tree(root, {"fine": b"fine", "closed/inside": b"secret", "closed/deep/er": b"secret"})
+        write_tree(root / "closed", {f"{number}": b"" for number in range(48)})
         with Repository(public_path / "backups.db") as repo:
             repo.snapshot(root)
             (root / "closed").chmod(0)
@@ -72,7 +73,8 @@ def test_files_of_a_directory_that_became_unreadable_are_not_counted_as_removed(
 
     result = as_nobody(run)
     assert [problem.path for problem in result.problems] == ["closed"]
-    assert counts(result) == Counts(unchanged=1)
+    assert counts(result) == Counts(unchanged=1, removed=50)
+    assert result.snapshot.alerts == ()
 
 
 def test_files_of_others_are_read_without_the_right_to_keep_their_access_time(public_path: Path) -> None:

@@ -19,6 +19,7 @@ from ...storage.transfer import StoredVersion, versions_of
 from ...storage.writer import ContentWriter
 from ...tree.confined import split
 from ..committing import BaseMovedError, Description, Draft, commit, until_committed
+from ..selecting import Selection
 
 __all__ = ["Arrival", "Arrivals", "assemble"]
 
@@ -120,6 +121,7 @@ def assemble(
     read_bytes: int,
     begin: float,
     clock: Callable[[], int],
+    selection: Optional[Selection] = None,
 ) -> SnapshotResult:
     """Make a snapshot of entries whose contents were all flushed.
 
@@ -127,6 +129,7 @@ def assemble(
         problems: Of the source, so far.
         read_bytes: For the result.
         begin: When the operation began, by the monotonic clock.
+        selection: What was to be taken of the source; None for everything.
 
     Raises:
         ContentsVanishedError: A prune beside this took contents that were found.
@@ -134,7 +137,7 @@ def assemble(
 
     def attempt() -> SnapshotResult:
         return commit(
-            *(database, _draft(database, arrivals, description), description, writer.ids, clock),
+            *(database, _draft(database, arrivals, description, selection), description, writer.ids, clock),
             begin=begin,
             read_bytes=read_bytes,
             new_bytes=writer.new_bytes,
@@ -145,7 +148,7 @@ def assemble(
     return until_committed(database.path, attempt, (BaseMovedError,))
 
 
-def _draft(database: Database, arrivals: Arrivals, about: Description) -> Draft:
+def _draft(database: Database, arrivals: Arrivals, about: Description, selection: Optional[Selection]) -> Draft:
     """Merge entries with those of the last snapshot of their source, both in the order of their paths."""
     draft = Draft(database, about.host, about.root)
     there = iter(()) if draft.base is None else versions_of(database, draft.base)
@@ -154,12 +157,15 @@ def _draft(database: Database, arrivals: Arrivals, about: Description) -> Draft:
         is_file = version.kind != b"d"
         draft.hold(version)
         while old is not None and old.version.path < version.path:
-            _end(draft, old)
+            _end(draft, old, selection)
             old = next(there, None)
         if old is not None and old.version.path == version.path:
             same = old.version == version
+            was_file = old.version.kind != b"d"
             draft.unchanged += is_file and same
-            draft.changed += is_file and not same
+            draft.changed += is_file and was_file and not same
+            draft.new += is_file and not was_file
+            draft.removed += was_file and not is_file
             if not same:
                 draft.closed.append((version.path, old.first))
             old = next(there, None)
@@ -169,12 +175,14 @@ def _draft(database: Database, arrivals: Arrivals, about: Description) -> Draft:
             draft.new += is_file
         draft.rows.add(version_row(version, None, None, ordinal))
     while old is not None:
-        _end(draft, old)
+        _end(draft, old, selection)
         old = next(there, None)
     return draft
 
 
-def _end(draft: Draft, old: StoredVersion) -> None:
-    """End a version of an entry that is gone."""
+def _end(draft: Draft, old: StoredVersion, selection: Optional[Selection]) -> None:
+    """End a version of an entry that did not come."""
     draft.closed.append((old.version.path, old.first))
-    draft.removed += old.version.kind != b"d"
+    is_file = old.version.kind != b"d"
+    draft.removed += is_file
+    draft.left_out += is_file and selection is not None and old.version not in selection

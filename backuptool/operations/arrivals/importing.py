@@ -165,6 +165,7 @@ class _Import:
             read_bytes=reader.position,
             begin=begin,
             clock=self._clock,
+            selection=self._selection,
         )
 
     def _report(self) -> None:

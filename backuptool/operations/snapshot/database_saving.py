@@ -177,7 +177,7 @@ class DatabaseSaver:
         free = []
         for companion in companions:
             if self._belongs(owner, companion):
-                self._recorder.lose(companion.path, self._look_up([companion.path]), gone=True)
+                self._recorder.lose(companion.path, self._look_up([companion.path]), gone=False)
             else:
                 free.append(companion)
         return free

@@ -6,7 +6,9 @@ rows are kept to ``storage``, what makes it a snapshot to committing.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import time
 from typing import Any, Callable, Iterator, Optional, Sequence
 
@@ -25,6 +27,7 @@ from ...storage.recognition import open_now
 from ...storage.refcounts import ContentsVanishedError
 from ...storage.settings import chunking_of
 from ...storage.writer import ContentWriter
+from ...tree.confined import split
 from ...tree.exclusions import Exclusions, read_pattern_file
 from ...tree.held import OpenFiles
 from ...tree.metadata import KINDS, signed_inode
@@ -148,6 +151,7 @@ class _Attempt:
         self._databases = Databases(source, self._started_ns) if options.live_sqlite else None
         self._problems: list[Problem] = []
         self._skipped: list[SkippedFile] = []
+        self._missing: set[bytes] = set()  # directories that are gone
 
     def run(self, begin: float, helpers: Optional[int]) -> SnapshotResult:
         """Walk, store and commit.
@@ -309,16 +313,27 @@ class _Attempt:
         recorder.keep(directories, files, kept_size)
 
     def _remove(self, rows: list[Any]) -> None:
-        """End the versions of entries that are gone."""
+        """End the versions of entries that the walk did not come to."""
         if not rows:
             return
         assert self._draft.source is not None
-        skipped = {os.fsencode(file.path) for file in self._skipped}
-        unreadable = {os.fsencode(problem.path) for problem in self._problems}
         for version, first, _ in load_versions(self._database, self._draft.source, [row[0] for row in rows]):
-            self._recorder.end(version, first)
-            if version.kind != b"d" and version.path not in skipped and not _is_within(version.path, unreadable):
-                self._draft.removed += 1
+            self._recorder.remove(version, first, gone=self._is_gone(version.path, version.kind == b"d"))
+
+    def _is_gone(self, path: bytes, directory: bool) -> bool:
+        """Tell whether nothing is there any more, of what the walk did not come to: it may have been left out.
+
+        What is below a directory that is gone costs no look.
+        """
+        gone = split(path)[0] in self._missing
+        if not gone:
+            try:
+                gone = stat.S_ISDIR(self._source.status_of(path).st_mode) and not directory
+            except OSError as exc:  # what cannot be looked at may well be there
+                gone = exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+        if gone and directory:
+            self._missing.add(path)
+        return gone
 
     def _last_versions(self, paths: Sequence[bytes]) -> Known:
         if self._draft.source is None:
@@ -340,15 +355,6 @@ class _Attempt:
 
     def _problem(self, kind: str, path: bytes, message: str) -> None:
         self._problems.append(Problem(kind=kind, path=_text(path) or ".", message=message))
-
-
-def _is_within(path: bytes, others: set[bytes]) -> bool:
-    """Tell whether a path or a directory above it is among others."""
-    while path and others:
-        if path in others:
-            return True
-        path = path.rpartition(b"/")[0]
-    return b"." in others
 
 
 def _text(path: bytes) -> str:

@@ -66,21 +66,26 @@ class Recorder:
         self.draft.closed.append((version.path, first))
         self.draft.digest -= row_hash(version)
 
+    def remove(self, version: FileVersion, first: int, *, gone: bool) -> None:
+        """End a version of an entry that the snapshot will not have; one that is not gone was left out."""
+        self.end(version, first)
+        is_file = version.kind != b"d"
+        self.draft.removed += is_file
+        self.draft.left_out += is_file and not gone
+
     def lose(self, path: bytes, known: Known, *, gone: bool) -> None:
-        """End the last version of an entry that could not be saved; one that is gone counts as removed."""
+        """End the last version, if there is one, of an entry that could not or need not be saved, or is gone."""
         if path in known:
             old, first = known[path]
-            self.end(old, first)
-            self.draft.removed += gone and old.kind != b"d"
+            self.remove(old, first, gone=gone)
 
     def withdraw(self, version: FileVersion, first: int) -> None:
-        """End a version that was counted as unchanged."""
-        self.end(version, first)
+        """End a version that was counted as unchanged, and whose file was left out after all."""
+        self.remove(version, first, gone=False)
         draft = self.draft
         draft.files -= 1
         draft.unchanged -= 1
         draft.size -= version.size
-        draft.removed += 1
 
     def record(
         self,
@@ -128,7 +133,10 @@ class Recorder:
                 draft.unchanged += is_file
                 draft.stamps.append((path, first, ctime_ns, inode))
                 return None
-            draft.changed += is_file
+            was_file = old.kind != b"d"
+            draft.changed += is_file and was_file
+            draft.new += is_file and not was_file
+            draft.removed += was_file and not is_file
             self.end(old, first)
         else:
             draft.new += is_file
