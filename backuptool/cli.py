@@ -26,7 +26,7 @@ from backuptool import (
 )
 from backuptool.commands import load
 from backuptool.commands.parser import build_parser
-from backuptool.commands.process import ending_in_order, is_terminal
+from backuptool.commands.process import abandon, ending_in_order, is_terminal, occupy_streams
 
 __all__ = ["ExitCode", "main"]
 
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         One of :class:`ExitCode`. Whatever happens ends in an exit code and a line on standard error; nothing is raised.
     """
+    occupy_streams()
     try:
         argv = sys.argv[1:] if argv is None else argv
         options = build_parser(argv).parse_args(argv)
@@ -74,6 +75,7 @@ def _run(command: Any, options: argparse.Namespace) -> ExitCode:
     try:
         path = options.db_path or _default_path()
         password = _password(path, options)
+        _warn_of_files(options)
         options.state_directory = _state_directory()
         with Repository(
             path,
@@ -117,11 +119,14 @@ def _report(result: Result, command: Any, options: argparse.Namespace) -> ExitCo
     alerts = result.alerts if isinstance(result, SnapshotResult) else ()
     for alert in alerts:
         _tell("alert", printable(f"{alert.kind}: {alert}"))
+    answers = getattr(command, "IS_ANSWER", False)
+    if answers and sys.stdout is None:  # the descriptor was closed before the process began
+        raise BackuptoolError("standard output is closed: there is nowhere to write the answer to")
     if options.json:
         import json
 
         _print(sys.stdout, json.dumps(result.to_dict(), indent=2) + "\n")  # in ASCII: lone surrogates survive
-    elif options.verbosity >= 0 or getattr(command, "IS_ANSWER", False):
+    elif options.verbosity >= 0 or answers:
         pieces = command.as_bytes(result) if hasattr(command, "as_bytes") else None
         if pieces is not None:
             _write(pieces)
@@ -163,7 +168,18 @@ def _tell_error(error: Exception, *, verbose: bool) -> None:
     reason = f"{type(error).__name__}: {error}" + ("" if verbose else " (-v shows where)")
     if isinstance(error, OSError) and error.filename is not None:
         reason = f"{os.fsdecode(error.filename)}: {error.strerror}"
+    elif isinstance(error, FileNotFoundError) and not _has_directory():
+        reason = "the current directory was removed: change to another one, or give absolute paths"
     _tell("error", printable(reason))
+
+
+def _has_directory() -> bool:
+    """Tell whether there is a current directory, which relative paths need."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _exit_code(error: Exception) -> ExitCode:
@@ -194,7 +210,7 @@ def _print(stream: TextIO | None, message: str) -> None:
         stream.write(message.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except OSError as error:
-        _abandon(stream)
+        abandon(stream)
         if not isinstance(error, BrokenPipeError):
             raise OSError(error.errno, error.strerror, stream.name) from error
 
@@ -215,22 +231,21 @@ def _gathered(parts: Iterable[str]) -> Iterator[str]:
 def _write(pieces: Iterable[bytes]) -> None:
     """Write bytes as they are; a reader that went away is no error, and gets nothing more."""
     stream = sys.stdout
-    if stream is None:  # the descriptor was closed before the process began
-        return
+    for piece in pieces:  # what is wrong with these is no failure of the stream
+        if not _written(stream, piece):
+            return
+
+
+def _written(stream: TextIO, piece: bytes) -> bool:
     try:
-        for piece in pieces:
-            stream.buffer.write(piece)
+        stream.buffer.write(piece)
         stream.buffer.flush()
-    except BrokenPipeError:
-        _abandon(stream)
-
-
-def _abandon(stream: TextIO) -> None:
-    """Lead a stream that takes no more into nothing, so that the interpreter's last flush does not fail again."""
-    with contextlib.suppress(OSError):  # a stream without a descriptor
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, stream.fileno())
-        os.close(nothing)
+    except OSError as error:
+        abandon(stream)
+        if not isinstance(error, BrokenPipeError):
+            raise OSError(error.errno, error.strerror, stream.name) from error
+        return False
+    return True
 
 
 def _password(path: str, options: argparse.Namespace) -> Callable[[], bytes] | None:
@@ -243,6 +258,17 @@ def _password(path: str, options: argparse.Namespace) -> Callable[[], bytes] | N
     from backuptool.commands.passwords import password_of
 
     return password_of(path, options, given, new=new)
+
+
+def _warn_of_files(options: argparse.Namespace) -> None:
+    """Tell, as ssh does, of files with passwords that others may read."""
+    if any(name.endswith("password_file") and value is not None for name, value in vars(options).items()):
+        from backuptool.commands.passwords import exposed_files
+
+        for name in exposed_files(options):
+            _tell(
+                "warning", printable(f"{name}: others than its owner may read this password; chmod 600 keeps it secret")
+            )
 
 
 def _state_directory() -> str | None:

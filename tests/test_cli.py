@@ -414,7 +414,10 @@ def test_a_current_directory_that_is_gone_is_one_line(run: Runner, place: Path) 
     (place / "gone").rmdir()
     outcome = run("list")
     assert (outcome.code, outcome.out) == (ExitCode.FAILED, "")
-    assert outcome.err == "backuptool: error: FileNotFoundError: [Errno 2] No such file or directory (-v shows where)\n"
+    assert (
+        outcome.err
+        == "backuptool: error: the current directory was removed: change to another one, or give absolute paths\n"
+    )
     lines = run("list", "-v").err.splitlines()
     assert lines[0] == "backuptool: trace: Traceback (most recent call last):"
     assert lines[-1] == "backuptool: error: FileNotFoundError: [Errno 2] No such file or directory"
@@ -726,9 +729,40 @@ def test_outputs_that_were_closed_before_the_start_are_not_missed(
 ) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    assert main(["list"]) == 0
     assert main(["check"]) == 0
+    assert main(["snapshot", "source"]) == 0
     assert main(["--db-path", "missing.db", "list"]) == 10
+
+
+def test_no_file_takes_the_number_of_a_stream_that_was_closed(snapshots: list[int], place: Path) -> None:
+    """What is printed or asked for would be written into it, or read from it."""
+    program = (
+        "import os, sys\n"
+        "from backuptool.cli import main\n"
+        "code = main(['check'])\n"
+        "opened = os.open('source', os.O_RDONLY)\n"
+        "sys.exit(code if code else opened <= 2)"
+    )
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program]
+    assert subprocess.run(closed, env=environment(), check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["list"], ["restore", "latest", "out"], ["export", "--output", "a.tar"], ["copy", "--destination", "b"]],
+)
+def test_a_current_directory_that_was_removed_is_named(snapshots: list[int], place: Path, arguments: list[str]) -> None:
+    (place / "gone").mkdir()
+    path = ["--db-path", str(place / "backups.db")]
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *command(*path, *arguments)],
+        env=environment(),
+        cwd=place / "gone",
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    expected = "backuptool: error: the current directory was removed: change to another one, or give absolute paths\n"
+    assert (done.returncode, done.stderr.decode()) == (1, expected)
 
 
 # The process.

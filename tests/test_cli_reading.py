@@ -6,7 +6,6 @@ import datetime
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import List
 
@@ -67,7 +66,9 @@ def test_find_shows_each_version_once(run: Runner, history: Path) -> None:
     assert run("find", "*.txt", "--older", "2001-01-01", "--source", "source", "--host", "laptop").out == ""
     digest = "dd1d7ed1c7d92e12bfef3b7ee3d4a72a0dab8a6ecd6cdf51ec2e29bd5e0a0e11"
     assert run("find", "--sha256", digest).out == ""
-    assert run("find", "--sha256", "short").code == 1
+    for wrong in (["--sha256", "short"], ["--sha256", f"{digest}0"], [""], ["--path", ""], ["--regex", ""]):
+        assert run("find", *wrong).code == 2
+    assert run("find", "--sha256", digest.upper()).code == 0
 
 
 def test_ls_shows_what_is_there(run: Runner, history: Path) -> None:
@@ -125,7 +126,8 @@ def test_diff_compares_with_a_directory(run: Runner, history: Path) -> None:
     quick = run("diff", "3", "--directory", "source", "--quick", "--exclude", "*.tmp").out
     assert shape(quick)[0] == "changed sub/kept.bin (mode)"
     assert shape(quick)[-1] == "0 files read and compared, 0 B"
-    assert "leave the second one out" in run("diff", "1", "2", "--directory", "source").err
+    second = run("diff", "1", "2", "--directory", "source")
+    assert (second.code, "leave the second one out" in second.err) == (2, True)
     assert run("diff", "--directory", "source", "--text", "a.txt").code == 2
 
 
@@ -211,22 +213,29 @@ def test_a_reader_that_goes_away_is_no_error(place: Path, arguments: List[str]) 
         assert process.wait() == 0
 
 
-def test_a_full_disk_is_an_error(place: Path, history: Path) -> None:
+@pytest.mark.parametrize("size", [1, 3 << 20])
+def test_a_full_disk_is_an_error(place: Path, history: Path, size: int) -> None:
+    write(history / "file", noise(size))
+    with backuptool.Repository("backups.db") as repo:
+        repo.snapshot(history)
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            command("cat", "sub/b.txt"), env=environment(), cwd=place, stdout=full, stderr=subprocess.PIPE, check=False
+            command("cat", "file"), env=environment(), cwd=place, stdout=full, stderr=subprocess.PIPE, check=False
         )
-    assert done.returncode == 1
-    assert b"No space left on device" in done.stderr
-    assert b"Traceback" not in done.stderr
+    assert (done.returncode, done.stderr) == (1, b"backuptool: error: <stdout>: No space left on device\n")
 
 
-def test_a_closed_standard_output_takes_nothing(
-    history: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(sys, "stdout", None)
-    assert backuptool.cli.main(["cat", "sub/b.txt"]) == 0
+@pytest.mark.parametrize("arguments", [["cat", "sub/b.txt"], ["list"], ["ls", "--json"], ["find", "-q"]])
+def test_an_answer_needs_a_standard_output(place: Path, history: Path, arguments: List[str]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command(*arguments)],
+        env=environment(),
+        cwd=place,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    expected = b"backuptool: error: standard output is closed: there is nowhere to write the answer to\n"
+    assert (done.returncode, done.stderr) == (1, expected)
 
 
 def test_damage_found_while_writing_is_an_error(run: Runner, history: Path) -> None:

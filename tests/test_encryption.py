@@ -714,6 +714,8 @@ def run_command(*arguments: str, cwd: Path, **variables: str) -> subprocess.Comp
 def test_commands_take_passwords_from_where_nobody_looks(tmp_path: Path, tree: Path) -> None:
     write(tmp_path / "first", PASSWORD.encode() + b"\n")
     write(tmp_path / "second", SECRETS[1] + b"\r\n")
+    for name in ("first", "second"):
+        (tmp_path / name).chmod(0o600)
     target = ("--target-directory", str(tree))
     ended = [
         run_command("snapshot", *target, "--encrypt", "--password-file", "first", "-v", cwd=tmp_path),
@@ -734,9 +736,9 @@ def test_commands_take_passwords_from_where_nobody_looks(tmp_path: Path, tree: P
             (12, start("list", cwd=tmp_path, BACKUPTOOL_PASSWORD="")),
             (12, start("list", "--password-command", "true", cwd=tmp_path)),
             (1, start("list", "--password-command", "cat first; exit 3", cwd=tmp_path)),
-            (1, start("list", "--password-command", "true", "--password-file", "first", cwd=tmp_path)),
+            (2, start("list", "--password-command", "true", "--password-file", "first", cwd=tmp_path)),
             (1, start("list", "--password-file", "missing", cwd=tmp_path)),
-            (1, start("key", "remove", "--password-file", "first", cwd=tmp_path)),
+            (2, start("key", "remove", "--password-file", "first", cwd=tmp_path)),
             (10, start("list", "--db-path", "no.db", "--password-file", "first", cwd=tmp_path)),
             (10, start("snapshot", *target, "--db-path", "no.db", "--password-file", "first", cwd=tmp_path)),
             (12, start("snapshot", *target, "--db-path", "no.db", "--encrypt", cwd=tmp_path)),
@@ -749,6 +751,25 @@ def test_commands_take_passwords_from_where_nobody_looks(tmp_path: Path, tree: P
     assert all(done.stderr.count(b"\n") == 1 for _, done in wrong)
     assert list((tmp_path / "tmp").iterdir()) == []
     assert not (tmp_path / "no.db").exists()
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o604, True)])
+def test_a_password_file_that_others_may_read_is_named(tmp_path: Path, mode: int, warned: bool) -> None:
+    write(tmp_path / "backups.db", b"no repository")
+    write(tmp_path / "pass\x1bword", b"open sesame").chmod(mode)
+    arguments = ("copy", "--destination", "other.db", "--password-file", "pass\x1bword", "-q")
+    said = run_command(*arguments, cwd=tmp_path).stderr.decode()
+    line = r"backuptool: warning: pass\x1bword: others than its owner may read this password; chmod 600 keeps it secret"
+    assert said.splitlines()[:-1] == [line] * warned
+    said = run_command("list", "--password-file", "/dev/null", cwd=tmp_path).stderr.decode()
+    assert "warning" not in said  # nobody's file
+
+
+def test_a_password_comes_from_one_place(tmp_path: Path) -> None:
+    """Also where there is no repository yet, or one that needs none."""
+    said = run_command("list", "--password-file", "missing", "--password-command", "false", cwd=tmp_path)
+    expected = b"backuptool: error: a password comes from a file or from a command; name one of them\n"
+    assert (said.returncode, said.stderr) == (2, expected)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from conftest import sql, write_tree
-from runner import Runner
+import runner
+from conftest import noise, sql, write_tree
+from runner import Runner, environment
 
 import backuptool
 from backuptool.cli import main
@@ -272,6 +273,37 @@ def test_export_to_standard_output_writes_the_stream_alone(run: Runner) -> None:
     assert "cannot both have standard output" in refused.err
 
 
+def exported(where: str) -> subprocess.CompletedProcess[bytes]:
+    """What becomes of an export that a shell leads there."""
+    return subprocess.run(
+        ["bash", "-c", f'"$@" {where}; exit ${{PIPESTATUS[0]}}', "bash", *runner.command("export", "--output", "-")],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("where", "reason"),
+    [
+        ("| head -c 10 >/dev/null", "the reader of standard output went away; the stream that it has is not whole"),
+        (">/dev/full", "cannot write to standard output: No space left on device; the stream that it has is not whole"),
+        (">&-", "standard output is closed; redirect it, or name a file"),
+    ],
+)
+def test_an_export_that_standard_output_does_not_take_whole_ends_with_1(run: Runner, where: str, reason: str) -> None:
+    (Path("tree") / "large").write_bytes(noise(3 << 20))  # more than a pipe holds
+    assert run("-q", "snapshot", "tree").code == 0
+    done = exported(where)
+    assert (done.returncode, done.stderr.decode()) == (1, f"backuptool: error: {reason}\n")
+
+
+def test_a_short_export_that_does_not_fit_ends_with_1(run: Runner) -> None:
+    """It fails when what is gathered is written at the end."""
+    done = exported(">/dev/full")
+    assert (done.returncode, done.stderr.count(b"\n"), b"No space left" in done.stderr) == (1, 1, True)
+
+
 def test_export_writes_nothing_to_a_terminal(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     refused = run("export", "--output", "-")
@@ -301,6 +333,15 @@ def test_import_makes_a_snapshot_of_a_file_or_of_standard_input(run: Runner, mon
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.FileIO(file.fileno(), closefd=False))))
         again = run("import", "--input", "-", "--source", "old", "--host", "h", "--include", "/docs/", "--json")
     assert (again.json["unchanged_files"], again.json["removed_files"]) == (1, 1)
+
+
+def test_import_of_a_closed_standard_input_ends_with_1(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    outcome = run("import", "--input", "-", "--source", "x")
+    assert (outcome.code, outcome.err) == (
+        1,
+        "backuptool: error: standard input is closed; redirect it, or name a file\n",
+    )
 
 
 def test_import_of_what_is_no_stream_ends_with_1(run: Runner, tmp_path: Path) -> None:

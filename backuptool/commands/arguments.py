@@ -20,9 +20,11 @@ __all__ = [
     "reference",
     "sample",
     "seconds",
+    "sha256",
     "size",
     "size_or_none",
     "span",
+    "words",
 ]
 
 #: Of an option that may be given several times.
@@ -52,6 +54,20 @@ def path(argument: str) -> str:
     """Return a path as it was given."""
     if not argument:  # an unset variable in a script must not come to mean the current directory
         raise argparse.ArgumentTypeError("an empty path names nothing")
+    return argument
+
+
+def words(argument: str) -> str:
+    """Return a pattern or an expression as it was given."""
+    if not argument:  # an unset variable in a script
+        raise argparse.ArgumentTypeError("it is empty, and matches nothing; leave it out to have everything")
+    return argument
+
+
+def sha256(argument: str) -> str:
+    """Return a SHA-256 as it was given."""
+    if re.fullmatch("[0-9A-Fa-f]{64}", argument) is None:
+        raise argparse.ArgumentTypeError(f"not the 64 hexadecimal digits that sha256sum prints: {argument!r}")
     return argument
 
 

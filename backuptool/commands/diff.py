@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any, Iterator, Union
 
-from backuptool import BackuptoolError, Diff, Difference, Repository, Result, format_size, printable
+from backuptool import Diff, Difference, Repository, Result, format_size, printable
 
 from .arguments import SEVERAL, path, reference
 from .phrases import count, problem_count
@@ -60,7 +60,7 @@ def run(repository: Repository, options: argparse.Namespace) -> Union[Diff, Text
     """Make the call."""
     if options.directory is not None:
         if options.new is not None:
-            raise BackuptoolError("a directory is compared with one snapshot; leave the second one out")
+            raise argparse.ArgumentTypeError("a directory is compared with one snapshot; leave the second one out")
         return repository.compare(
             options.old or "latest",
             options.directory,

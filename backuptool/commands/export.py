@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 
 from backuptool import BackuptoolError, ExportResult, Repository, format_size, printable
@@ -10,7 +11,7 @@ from backuptool import BackuptoolError, ExportResult, Repository, format_size, p
 from .arguments import path
 from .options import selection, snapshot_number
 from .phrases import count, details, duration, problem_count, text_of
-from .process import is_terminal, keep_memory, wants_bar
+from .process import is_terminal, keep_memory, standard_output, wants_bar
 
 __all__ = ["EXAMPLE", "LEAVES_FILES", "add_options", "as_text", "run"]
 
@@ -42,15 +43,16 @@ def run(repository: Repository, options: argparse.Namespace) -> ExportResult:
         if is_terminal(sys.stdout):
             raise BackuptoolError("a tar stream is not written to a terminal; redirect it, or name a file")
         options.verbosity = min(options.verbosity, -1)
-    return repository.export_tar(
-        options.snapshot_number,
-        sys.stdout.buffer if options.output == "-" else options.output,
-        include=options.include,
-        exclude=options.exclude,
-        compression=options.compress,
-        overwrite=options.overwrite,
-        progress=wants_bar(options),
-    )
+    with standard_output() if options.output == "-" else contextlib.nullcontext(options.output) as output:
+        return repository.export_tar(
+            options.snapshot_number,
+            output,
+            include=options.include,
+            exclude=options.exclude,
+            compression=options.compress,
+            overwrite=options.overwrite,
+            progress=wants_bar(options),
+        )
 
 
 def as_text(result: ExportResult, *, verbose: bool = False) -> str:

@@ -7,7 +7,7 @@ from typing import Iterator, get_args
 
 from backuptool import FindResult, Kind, Repository, printable
 
-from .arguments import moment, number_of, reference, size
+from .arguments import moment, number_of, reference, sha256, size, words
 from .options import of_source
 from .phrases import snapshot_range, source_name, stamp
 
@@ -22,16 +22,26 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
     marks = "* stands for anything but a slash, ** for anything, ? for one character, [a-z] for one of a set"
-    option("name", metavar="NAME", nargs="?", help=f"the name, in whatever directory it is; {marks}")
-    option("--path", metavar="PATTERN", help="the whole path, relative to the directory that was saved; marks as above")
-    option("--regex", metavar="EXPRESSION", help="a Python regular expression that occurs in the path")
+    option("name", metavar="NAME", nargs="?", type=words, help=f"the name, in whatever directory it is; {marks}")
+    option(
+        "--path",
+        metavar="PATTERN",
+        type=words,
+        help="the whole path, relative to the directory that was saved; marks as above",
+    )
+    option("--regex", metavar="EXPRESSION", type=words, help="a Python regular expression that occurs in the path")
     option("--kind", choices=get_args(Kind), help="what it is")
     option("--larger-than", metavar="SIZE", type=size, help="only files above this size (sizes: 4096, 500M, 10GiB)")
     option("--smaller-than", metavar="SIZE", type=size, help="only files below this size")
     when = "2025-03-30, '2025-03-30 15:30', or 36h, 7d, 2w: so long ago"
     option("--newer", metavar="TIME", type=moment, help=f"only what was modified then or later (times: {when})")
     option("--older", metavar="TIME", type=moment, help="only what was modified then or earlier")
-    option("--sha256", metavar="HASH", help="only files with these bytes, by the 64 digits that sha256sum prints")
+    option(
+        "--sha256",
+        metavar="HASH",
+        type=sha256,
+        help="only files with these bytes, by the 64 digits that sha256sum prints",
+    )
     option("--snapshot-number", metavar="N|latest", type=reference, help="only what this snapshot has")
     of_source(option)
     option("--limit", metavar="N", type=number_of, help="at most so many versions")

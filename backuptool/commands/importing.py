@@ -10,7 +10,7 @@ from backuptool import BackuptoolError, Repository, SnapshotResult
 
 from .arguments import path
 from .options import compression, described, description, selection
-from .process import give_memory_back, is_terminal, wants_bar
+from .process import give_memory_back, is_terminal, standard_input, wants_bar
 from .snapshot import as_text
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run"]
@@ -44,7 +44,7 @@ def run(repository: Repository, options: argparse.Namespace) -> SnapshotResult:
     if options.input != "-" and os.path.isdir(options.input):
         raise BackuptoolError(f"{options.input} is a directory; name a tar file, or take a snapshot of it")
     return repository.import_tar(
-        sys.stdin.buffer if options.input == "-" else options.input,
+        standard_input("redirect it, or name a file") if options.input == "-" else options.input,
         source=options.source,
         include=options.include,
         exclude=options.exclude,

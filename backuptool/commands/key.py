@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from backuptool import KeyList, Repository, RepositoryError, printable
+from backuptool import KeyList, Repository, printable
 
 from .arguments import path
 from .passwords import ask_new, read_password
@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(repository: Repository, options: argparse.Namespace) -> KeyList:
     """Make the call."""
     if (options.action == "remove") != (options.id is not None):
-        raise RepositoryError("remove takes the id of what is to be removed, list and add take none", repository.path)
+        raise argparse.ArgumentTypeError("remove takes the id of what is to be removed, list and add take none")
     if options.action == "remove":
         return repository.remove_key(options.id)
     if options.action == "add":

@@ -6,11 +6,12 @@ Owns how that command is run, and that its failure is one of the snapshot.
 from __future__ import annotations
 
 import subprocess
-import sys
 from contextlib import contextmanager
 from typing import IO, Iterator, Sequence, Union
 
 from backuptool import SourceError
+
+from .process import standard_input
 
 __all__ = ["Output", "stream"]
 
@@ -23,12 +24,11 @@ def stream(command: Sequence[str]) -> Iterator[Union[IO[bytes], Output]]:
     does, the command is ended.
 
     Raises:
+        BackuptoolError: Standard input is closed.
         SourceError: It cannot be run, or, when its output has been read, it has failed.
     """
     if not command:
-        if sys.stdin is None:
-            raise SourceError("standard input is closed; no snapshot was saved", "-")
-        yield sys.stdin.buffer
+        yield standard_input("no snapshot was saved")
         return
     try:
         process = subprocess.Popen(command, stdout=subprocess.PIPE)

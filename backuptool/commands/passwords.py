@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import stat
 import subprocess
 import sys
 from functools import lru_cache
@@ -17,7 +18,7 @@ from backuptool import RepositoryError, RepositoryNotFoundError, WrongPasswordEr
 
 from .process import is_terminal
 
-__all__ = ["ask_new", "password_of", "read_password"]
+__all__ = ["ask_new", "exposed_files", "password_of", "read_password"]
 
 #: Number of Linux's prctl.
 _PR_SET_DUMPABLE = 4
@@ -34,7 +35,9 @@ def password_of(path: str, options: argparse.Namespace, given: Optional[str], *,
 
     Raises:
         RepositoryNotFoundError: There is no repository, and none is to be created.
+        ArgumentTypeError: It is to come from a file and from a command.
     """
+    _require_one(options.password_file, options.password_command)
     exists = os.path.lexists(os.path.expanduser(path))
     if not exists and not new:
         raise RepositoryNotFoundError(
@@ -64,8 +67,7 @@ def password_of(path: str, options: argparse.Namespace, given: Optional[str], *,
 
 def read_password(path: str, file: Optional[str], command: Optional[str]) -> Optional[bytes]:
     """Return what a file has or a command prints, without the end of the line; None if neither is named."""
-    if file is not None and command is not None:
-        raise RepositoryError("a password comes from a file or from a command; name one of them", path)
+    _require_one(file, command)
     if file is not None:
         with open(os.path.expanduser(file), "rb") as opened:
             return _without_end(opened.read())
@@ -75,6 +77,23 @@ def read_password(path: str, file: Optional[str], command: Optional[str]) -> Opt
             raise RepositoryError(f"the command for the password of {path} failed with {ended.returncode}", path)
         return _without_end(ended.stdout)
     return None
+
+
+def _require_one(file: Optional[str], command: Optional[str]) -> None:
+    if file is not None and command is not None:
+        raise argparse.ArgumentTypeError("a password comes from a file or from a command; name one of them")
+
+
+def exposed_files(options: argparse.Namespace) -> list[str]:
+    """Return those of the named files with passwords that others than their owner may read."""
+    names = [name for option, name in vars(options).items() if option.endswith("password_file") and name is not None]
+    exposed = []
+    for name in names:
+        with contextlib.suppress(OSError):  # opening it tells
+            mode = os.stat(os.path.expanduser(name)).st_mode
+            if stat.S_ISREG(mode) and mode & (stat.S_IRGRP | stat.S_IROTH):
+                exposed.append(name)
+    return exposed
 
 
 def ask_new(path: str) -> bytes:

@@ -1,6 +1,6 @@
 """What a command may decide for its process and a library may not.
 
-What freed memory becomes, whether a bar shows, how it ends if somebody wants it to.
+What freed memory becomes, whether a bar shows, how it ends if somebody wants it to, and its standard streams.
 """
 
 from __future__ import annotations
@@ -10,9 +10,21 @@ import contextlib
 import os
 import signal
 import sys
-from typing import Iterator, TextIO
+from typing import Any, BinaryIO, Iterator, TextIO, cast
 
-__all__ = ["ending_in_order", "give_memory_back", "is_terminal", "keep_memory", "wants_bar"]
+from backuptool import BackuptoolError
+
+__all__ = [
+    "abandon",
+    "ending_in_order",
+    "give_memory_back",
+    "is_terminal",
+    "keep_memory",
+    "occupy_streams",
+    "standard_input",
+    "standard_output",
+    "wants_bar",
+]
 
 #: Numbers of glibc's mallopt.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -90,3 +102,76 @@ def wants_bar(options: argparse.Namespace) -> bool:
 def is_terminal(stream: TextIO | None) -> bool:
     """Tell whether somebody looks at a stream."""
     return stream is not None and stream.isatty()
+
+
+# Standard streams. One that was closed before the process began is None.
+
+
+def occupy_streams() -> None:
+    """Lead standard streams that are closed into nothing: no file that is opened later may get the number of one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+
+
+def standard_input(purpose: str) -> BinaryIO:
+    """Return standard input for bytes.
+
+    Raises:
+        BackuptoolError: It is closed.
+    """
+    if sys.stdin is None:
+        raise BackuptoolError(f"standard input is closed; {purpose}")
+    return sys.stdin.buffer
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[BinaryIO]:
+    """Lend standard output for a stream that is worth nothing unless all of it arrives.
+
+    Raises:
+        BackuptoolError: It is closed, or did not take everything.
+    """
+    if sys.stdout is None:
+        raise BackuptoolError("standard output is closed; redirect it, or name a file")
+    output = _Output(sys.stdout)
+    yield cast(BinaryIO, output)
+    output.flush()
+
+
+class _Output:
+    """A standard stream whose failures are told in words."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, data: Any) -> int:
+        """Write as much as the stream takes at a time."""
+        with self._told():
+            return self._stream.buffer.write(data)
+
+    def flush(self) -> None:
+        """Write what the stream still has."""
+        with self._told():
+            self._stream.buffer.flush()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            abandon(self._stream)
+            reason = f"cannot write to standard output: {exc.strerror}"
+            if isinstance(exc, BrokenPipeError):
+                reason = "the reader of standard output went away"
+            raise BackuptoolError(f"{reason}; the stream that it has is not whole") from exc
+
+
+def abandon(stream: TextIO) -> None:
+    """Lead a stream that takes no more into nothing, so that the interpreter's last flush does not fail again."""
+    with contextlib.suppress(OSError):  # a stream without a descriptor
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, stream.fileno())
+        os.close(nothing)
