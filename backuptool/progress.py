@@ -6,6 +6,7 @@ The operations know :class:`Reporter` alone; whether events end in a user's call
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import time
 from typing import Any, Callable, Optional, Union
@@ -89,7 +90,7 @@ class Reporter:
             total_files=total_files,
             done_bytes=done_bytes,
             total_bytes=total_bytes,
-            path=path.decode("utf-8", "surrogateescape"),
+            path=os.fsdecode(path),
         )
         now = time.monotonic()
         if phase == self._phase and now < self._next:

@@ -420,7 +420,7 @@ def test_a_current_directory_that_is_gone_is_one_line(run: Runner, place: Path) 
     )
     lines = run("list", "-v").err.splitlines()
     assert lines[0] == "backuptool: trace: Traceback (most recent call last):"
-    assert lines[-1] == "backuptool: error: FileNotFoundError: [Errno 2] No such file or directory"
+    assert lines[-2] == "backuptool: trace: FileNotFoundError: [Errno 2] No such file or directory"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["check", "--help"], ["--version"], ["list", "--version"]])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import re
 import subprocess
 from pathlib import Path
-from typing import List
+from typing import Dict, List
 
 import pytest
 from conftest import noise, sql, write
@@ -243,6 +244,40 @@ def test_damage_found_while_writing_is_an_error(run: Runner, history: Path) -> N
     outcome = run("cat", "sub/b.txt")
     assert (outcome.code, outcome.out) == (1, "")
     assert "is damaged" in outcome.err
+
+
+def test_a_locale_without_the_letters_of_a_name_changes_nothing(place: Path) -> None:
+    ascii = environment(PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C", PYTHONIOENCODING="")
+
+    def said(*arguments: str, variables: Dict[str, str] = ascii) -> str:
+        words = [os.fsencode(word) for word in command(*arguments)]
+        done = subprocess.run(words, env=variables, cwd=place, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+        return done.stdout.decode()
+
+    write(place / "tür" / "ümläut", b"first\n")
+    write(place / "tür" / os.fsdecode(b"\xff"), b"not UTF-8")
+    words = ("--note", "über", "--tag", "ü", "--host", "hütte")
+    said("snapshot", "tür", *words)
+    said("snapshot", "tür", *words, "--exclude", "ü*")
+    (place / "patterns").write_bytes(b"\xef\xbb\xbf\xc3\xbc*\r\n")
+    said("snapshot", "tür", *words, "--exclude-from", "patterns")
+    write(place / "tür" / "ümläut", b"second\n")
+    said("snapshot", "tür", *words)
+    for search in (["ü*"], ["--path", "*ml??ut"], ["--regex", "ä"]):
+        assert said("find", *search).count("ml") == 2, search
+    assert said("ls", "--snapshot-number", "2").count("\n") == said("ls", "--snapshot-number", "3").count("\n") == 1
+    assert said("cat", "--snapshot-number", "latest:tür", "ümläut") == "second\n"
+    assert said("diff", "1", "4", "--text", "ümläut").splitlines()[1] == "+++ 4/ümläut"
+    said("restore", "1", "out", "--include", "ümläut")
+    assert [path.name for path in (place / "out").iterdir()] == ["ümläut"]
+    # What is kept is what another locale would have kept.
+    utf8 = environment(PYTHONUTF8="1")
+    for variables in (ascii, utf8):
+        assert said("list", "-q", "--tag", "ü", "--host", "hütte", variables=variables).count("\n") == 8
+    for snapshot in json.loads(said("list", "--json", variables=utf8))["snapshots"]:
+        assert (snapshot["note"], snapshot["tags"], snapshot["host"]) == ("über", ["ü"], "hütte")
+        assert snapshot["source"] == str(place / "tür")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import argparse
 
 from backuptool import Repository, Snapshot
 
-from .arguments import SEVERAL, reference
+from .arguments import SEVERAL, reference, text
 from .phrases import details, text_of
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run"]
@@ -18,9 +18,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
     option("--snapshot", metavar="N|latest", type=reference, required=True, help="the snapshot")
-    option("--note", metavar="TEXT", help="its new note; an empty one for none")
-    option("--add-tag", metavar="TAG", **SEVERAL, help="a word to keep with it; may be given several times")
-    option("--remove-tag", metavar="TAG", **SEVERAL, help="a word to take away; may be given several times")
+    option("--note", metavar="TEXT", type=text, help="its new note; an empty one for none")
+    option("--add-tag", metavar="TAG", type=text, **SEVERAL, help="a word to keep with it; may be given several times")
+    option("--remove-tag", metavar="TAG", type=text, **SEVERAL, help="a word to take away; may be given several times")
     pin = parser.add_mutually_exclusive_group().add_argument
     pin("--pin", dest="pinned", action="store_true", default=None, help="have it removed only after it was unpinned")
     pin("--unpin", dest="pinned", action="store_false", default=None, help="let it be removed like any other")

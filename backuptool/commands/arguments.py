@@ -24,6 +24,7 @@ __all__ = [
     "size",
     "size_or_none",
     "span",
+    "text",
     "words",
 ]
 
@@ -69,6 +70,11 @@ def sha256(argument: str) -> str:
     if re.fullmatch("[0-9A-Fa-f]{64}", argument) is None:
         raise argparse.ArgumentTypeError(f"not the 64 hexadecimal digits that sha256sum prints: {argument!r}")
     return argument
+
+
+def text(argument: str) -> str:
+    """Return words, in UTF-8 if the locale cannot have them: what is kept is not to depend on it."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def number(argument: str) -> int:

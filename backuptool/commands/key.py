@@ -6,7 +6,7 @@ import argparse
 
 from backuptool import KeyList, Repository, printable
 
-from .arguments import path
+from .arguments import path, text
 from .passwords import ask_new, read_password
 from .phrases import count, text_of
 
@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("id", nargs="?", help="of remove: the id that list shows, or its beginning")
     option("--new-password-file", metavar="FILE", type=path, help="of add: a file with the new password, or a key file")
     option("--new-password-command", metavar="COMMAND", help="of add: a shell command that prints the new password")
-    option("--label", metavar="TEXT", default="", help="of add: what to call it, in clear")
+    option("--label", metavar="TEXT", type=text, default="", help="of add: what to call it, in clear")
 
 
 def run(repository: Repository, options: argparse.Namespace) -> KeyList:

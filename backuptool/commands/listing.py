@@ -7,6 +7,7 @@ from typing import Sequence
 
 from backuptool import Repository, Snapshot, SnapshotList, printable
 
+from .arguments import text
 from .options import of_source
 from .phrases import details, drill_text, text_of
 
@@ -27,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what the command accepts."""
     option = parser.add_argument
     of_source(option)
-    option("--tag", metavar="TAG", help="only snapshots with this tag")
+    option("--tag", metavar="TAG", type=text, help="only snapshots with this tag")
 
 
 def run(repository: Repository, options: argparse.Namespace) -> SnapshotList:

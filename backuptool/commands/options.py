@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Callable
 
-from .arguments import SEVERAL, path, reference
+from .arguments import SEVERAL, path, reference, text
 
 __all__ = ["compression", "described", "description", "of_source", "selection", "snapshot_number"]
 
@@ -24,7 +24,7 @@ def snapshot_number(option: Callable[..., object], *, default: str | None = "lat
 def of_source(option: Callable[..., object]) -> None:
     """Add ``--source`` and ``--host``, which limit a question to some snapshots."""
     option("--source", metavar="DIRECTORY", type=path, help="only snapshots of this directory")
-    option("--host", metavar="NAME", help="only snapshots taken on this machine")
+    option("--host", metavar="NAME", type=text, help="only snapshots taken on this machine")
 
 
 def selection(option: Callable[..., object], verb: str) -> None:
@@ -42,10 +42,12 @@ def compression(option: Callable[..., object], text: str, default: str | None = 
 
 def description(option: Callable[..., object]) -> None:
     """Add what is said of a snapshot that is taken; :func:`described` passes it on."""
-    option("--note", metavar="TEXT", default="", help="free text kept with the snapshot")
-    option("--tag", metavar="TAG", **SEVERAL, help="a word kept with the snapshot; may be given several times")
+    option("--note", metavar="TEXT", type=text, default="", help="free text kept with the snapshot")
+    option(
+        "--tag", metavar="TAG", type=text, **SEVERAL, help="a word kept with the snapshot; may be given several times"
+    )
     option("--pin", action="store_true", help="have the snapshot removed only after it was unpinned")
-    option("--host", metavar="NAME", help="name of the machine (default: its host name)")
+    option("--host", metavar="NAME", type=text, help="name of the machine (default: its host name)")
 
 
 def described(options: argparse.Namespace) -> dict[str, Any]:

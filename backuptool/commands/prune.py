@@ -7,7 +7,7 @@ from typing import Iterator
 
 from backuptool import Decision, PruneResult, Repository, RetentionPolicy, format_size, printable
 
-from .arguments import SEVERAL, number, number_of, size, span
+from .arguments import SEVERAL, number, number_of, size, span, text
 from .options import of_source
 from .phrases import count, details, dry_run_note, duration, exact_size, problem_count, snapshot_numbers, text_of
 from .process import wants_bar
@@ -53,7 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=span,
         help="keep all that are at most this much older than the newest one (spans: 36h, 30d, 8w, 2y)",
     )
-    rules("--keep-tag", metavar="TAG", **SEVERAL, help="keep all with this tag; may be given several times")
+    rules("--keep-tag", metavar="TAG", type=text, **SEVERAL, help="keep all with this tag; may be given several times")
     rules("--max-size", metavar="SIZE", type=size, help="remove the oldest until the repository has at most this size")
     of_source(rules)
 

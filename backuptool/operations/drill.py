@@ -177,7 +177,7 @@ class _Comparison:
 
     def _fail(self, path: bytes, message: str) -> None:
         self.failed += 1
-        shown = path.decode("utf-8", "surrogateescape") or "."
+        shown = os.fsdecode(path) or "."
         if shown not in self._named:
             self._note(shown, message)
 

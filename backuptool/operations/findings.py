@@ -6,6 +6,7 @@ Owns how they are counted, worded and ordered; that something went wrong, the re
 from __future__ import annotations
 
 import errno
+import os
 from typing import Optional
 
 from ..results.problem import Problem
@@ -30,7 +31,7 @@ class Findings:
         self._problems.append(
             Problem(
                 kind=kind,
-                path=path.decode("utf-8", "surrogateescape") or ".",
+                path=os.fsdecode(path) or ".",
                 message=message,
                 content=content.hex() if isinstance(content, bytes) else None,
                 snapshots=(self._snapshot,) if content is not None else (),
@@ -56,7 +57,7 @@ class Findings:
             found.append(
                 Problem(
                     kind=f"{what}-not-restored",
-                    path=path.decode("utf-8", "surrogateescape") or ".",
+                    path=os.fsdecode(path) or ".",
                     message=f"{what} not restored for {files}: {exc.strerror}{hint}",
                     count=count,
                 )

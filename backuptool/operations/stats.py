@@ -190,7 +190,7 @@ class _Files:
 
     def _named(self, file: Union[statistics.LargeFile, statistics.PastFile]) -> dict[str, Any]:
         snapshot = self._rows[file.source].to_result()
-        path = file.path.decode("utf-8", "surrogateescape")
+        path = os.fsdecode(file.path)
         return {"host": snapshot.host, "source": snapshot.source, "path": path}
 
     def _newest(self, source: int, last: Optional[int]) -> int:

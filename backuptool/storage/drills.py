@@ -5,6 +5,7 @@ Owns the rows of ``drills``. How a drill is done is the operation's business.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from ..results.drill import Drill
@@ -72,7 +73,7 @@ def _drill(
 ) -> Drill:
     return Drill(
         host=host,
-        source=root.decode("utf-8", "surrogateescape"),
+        source=os.fsdecode(root),
         snapshot=snapshot,
         finished_ns=finished_ns,
         files=files,

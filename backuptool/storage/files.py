@@ -6,6 +6,7 @@ are written. Other questions about versions are versions' business, bytes that o
 
 from __future__ import annotations
 
+import os
 from itertools import groupby, product
 from operator import itemgetter
 from typing import Any, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
@@ -136,7 +137,7 @@ def load_versions(
         for row in database.query(sql, (source, path)):
             version = file_version(row)
             if version.kind == b"?":
-                shown = path.decode("utf-8", "surrogateescape")
+                shown = os.fsdecode(path)
                 raise CorruptionError(f"the row of {shown} in the repository is damaged; run check", database.path)
             yield version, row[15], row[16]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import threading
 from array import array
 from bisect import bisect_right
@@ -174,7 +175,7 @@ def opened(reader: SharedReader, file: CatalogFile) -> io.BufferedReader:
         ContentCorruptError: The list of its parts is damaged.
     """
     version, content = file
-    name = version.path.decode("utf-8", "surrogateescape")
+    name = os.fsdecode(version.path)
     if content is None or content.size != version.size:
         digest = "" if version.hash is None else version.hash.hex()
         path = reader.database.path

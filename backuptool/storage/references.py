@@ -5,6 +5,7 @@ Owns the words alone; which snapshots there are, snapshots knows.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import NamedTuple, Optional, Union
 
@@ -40,5 +41,5 @@ def parse_reference(reference: Union[int, str]) -> Union[int, Latest, None]:
         if match is None:
             return None
         back, host, root = match.groups()
-        return Latest(int(back or 0), host, None if root is None else root.encode("utf-8", "surrogateescape"))
+        return Latest(int(back or 0), host, None if root is None else os.fsencode(root))
     return reference if isinstance(reference, int) and not isinstance(reference, bool) else None

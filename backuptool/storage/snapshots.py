@@ -7,6 +7,7 @@ recorded or removed is decided by the operations.
 from __future__ import annotations
 
 import json
+import os
 from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
 
 import attrs
@@ -95,7 +96,7 @@ class SnapshotRow:
         return Snapshot(
             id=self.id,
             host=self.host,
-            source=self.root.decode("utf-8", "surrogateescape"),
+            source=os.fsdecode(self.root),
             started_ns=self.started_ns,
             finished_ns=self.finished_ns,
             files=self.files,

@@ -6,6 +6,7 @@ the operations.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import attrs
@@ -96,7 +97,7 @@ def entry_of(version: FileVersion) -> Entry:
 
 
 def _text(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
+    return os.fsdecode(data)
 
 
 def _stored(row: Sequence[Any]) -> StoredVersion:

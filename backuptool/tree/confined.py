@@ -44,7 +44,7 @@ def require_safe(path: bytes) -> None:
     if plain and path[-1:] != b"/" and os.name != "nt":  # as nearly all are, and this takes a tenth of the time
         return
     if path and _ELSEWHERE.search(path):
-        shown = path.decode("utf-8", "surrogateescape")
+        shown = os.fsdecode(path)
         raise UnsafePathError("the catalog has a name that leads elsewhere; it was not restored", shown)
     if os.name == "nt" and any(mark in path for mark in (b"\\", b":")):  # pragma: no cover (not Linux)
         raise UnsafePathError("the name is not possible on this system", os.fsdecode(path))

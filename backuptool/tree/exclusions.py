@@ -5,6 +5,8 @@ Owns the decisions alone. What a pattern matches is in patterns; walking is left
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import re
 from typing import Iterable, Optional, Sequence
@@ -89,7 +91,10 @@ def read_pattern_file(path: str) -> list[str]:
         PatternError: It cannot be read.
     """
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-            return file.read().split("\n")
+        with open(path, "rb") as file:
+            data = file.read()
     except OSError as exc:
         raise PatternError(f"cannot read the patterns in {path}: {exc.strerror}", path) from exc
+    if data.startswith(codecs.BOM_UTF8):
+        data = data[len(codecs.BOM_UTF8) :]
+    return io.StringIO(os.fsdecode(data), newline=None).read().split("\n")

@@ -11,11 +11,15 @@ its path. So ``(?!/|\Z)`` stands behind every slash of a pattern: no name is emp
 from __future__ import annotations
 
 import re
+import sys
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Pattern, Tuple
 
 from ..errors import PatternError
 
 __all__ = ["Patterns", "is_unfinished"]
+
+#: That of names, as os.fsdecode has it, which takes longer.
+_ENCODING = sys.getfilesystemencoding()
 
 _NAMED = r"(?!/|\Z)"
 
@@ -145,7 +149,7 @@ def _union(rules: Iterable[_Rule]) -> str:
 
 
 def _text(path: bytes, is_directory: bool) -> str:
-    text = path.decode("utf-8", "surrogateescape")
+    text = path.decode(_ENCODING, "surrogateescape")
     return text + "/" if is_directory else text
 
 

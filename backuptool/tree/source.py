@@ -58,7 +58,7 @@ def require_resources(path: bytes, exc: OSError) -> None:
         SourceError: The process or the machine has run out of descriptors or memory.
     """
     if exc.errno in _EXHAUSTED:
-        shown = path.decode("utf-8", "surrogateescape") or "."
+        shown = os.fsdecode(path) or "."
         raise SourceError(
             f"cannot go on at {shown}: {exc.strerror}; no snapshot was taken: raise the limit (ulimit -n), or close "
             "other programs, and run it again",

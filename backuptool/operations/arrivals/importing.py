@@ -172,7 +172,7 @@ class _Import:
         self._reporter.report("read", done_files=self._taken, done_bytes=self._reader.position)
 
     def _problem(self, kind: str, path: bytes, message: str) -> None:
-        shown = path.decode("utf-8", "surrogateescape") or "."
+        shown = os.fsdecode(path) or "."
         self._problems.append(Problem(kind=kind, path=shown, message=message))
 
     def _summarize(self) -> None:
@@ -315,4 +315,4 @@ class _Streamed:
 
 
 def _first(paths: Sequence[bytes]) -> str:
-    return paths[0].decode("utf-8", "surrogateescape") or "."
+    return os.fsdecode(paths[0]) or "."

@@ -6,6 +6,7 @@ bytes get there the carrier's.
 
 from __future__ import annotations
 
+import os
 from array import array
 from itertools import chain, islice
 from typing import Callable, Iterable, Iterator, Optional, Tuple, Union
@@ -211,7 +212,7 @@ class CopyAttempt:
         """Do without a version."""
         self._draft.hold(version, -1)
         self._lost_files.add(version.path)
-        shown = version.path.decode("utf-8", "surrogateescape")
+        shown = os.fsdecode(version.path)
         kind = "catalog-corrupt" if isinstance(exc, _UnfitError) else "content-corrupt"
         self._damage(kind, shown, f"not copied: {exc}", version.hash)
 

@@ -7,6 +7,7 @@ left.
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_left, bisect_right
 from typing import Callable, Iterator, Optional, Union
 
@@ -23,6 +24,9 @@ from .globs import Glob
 from .locating import damaged, shown
 
 __all__ = ["FindOptions", "find"]
+
+#: That of names, as os.fsdecode has it, which takes longer.
+_ENCODING = sys.getfilesystemencoding()
 
 
 @attrs.frozen(kw_only=True)
@@ -115,7 +119,7 @@ class _Matcher:
     def among(self, keys: list[tuple[bytes, int]]) -> list[tuple[bytes, int]]:
         """Return the keys whose paths match."""
         for test in self._tests:
-            keys = [key for key in keys if test(key[0].decode("utf-8", "surrogateescape"))]
+            keys = [key for key in keys if test(key[0].decode(_ENCODING, "surrogateescape"))]
         return keys
 
 

@@ -6,6 +6,7 @@ character, ``[abc]``, ``[a-z]`` and ``[!abc]`` for one of a set. Everything else
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Optional
 
@@ -51,7 +52,7 @@ class Glob:
         several = [rough] if not rough.startswith("*/") else [rough, rough[2:]]
         if name and not rough.startswith("*"):
             several.append("*/" + rough)
-        self.sweep = tuple(each.encode("utf-8", "surrogateescape") for each in several)
+        self.sweep = tuple(os.fsencode(each) for each in several)
 
     def matches(self, path: str) -> bool:
         """Tell whether a path matches."""

@@ -6,6 +6,7 @@ one is relative to the source.
 
 from __future__ import annotations
 
+import os
 import posixpath
 from typing import Optional, Union
 
@@ -29,7 +30,7 @@ __all__ = [
 
 def shown(path: bytes) -> str:
     """Return a path as text that gives its exact bytes back."""
-    return path.decode("utf-8", "surrogateescape")
+    return os.fsdecode(path)
 
 
 def _normal(path: bytes) -> bytes:

@@ -13,7 +13,7 @@ from ...errors import CorruptionError
 from ...storage.files import CatalogFile
 from ...storage.opened import SharedReader, opened
 from ...storage.versions import file_at
-from .locating import damaged, path_in_either, require_kind, shown, two_snapshots
+from .locating import damaged, path_in_either, require_kind, two_snapshots
 
 __all__ = ["text_diff"]
 
@@ -62,7 +62,7 @@ def text_diff(
     files = [file_at(database, snapshot, below) for snapshot in snapshots]
     if any(file is not None and file.version.kind not in b"fdlpscb" for file in files):
         raise CorruptionError(damaged(below), database.path)
-    names = [_quoted(f"{snapshot.id}/{shown(below)}") for snapshot in snapshots]
+    names = [_quoted(f"{snapshot.id}/{_utf8(below)}") for snapshot in snapshots]
     hashes = [None if file is None else file.version.hash for file in files]
     if hashes[0] == hashes[1] is not None:
         return
@@ -98,9 +98,14 @@ def _read(reader: SharedReader, file: Optional[CatalogFile], size: int) -> bytes
         return stream.read(size)
 
 
+def _utf8(data: bytes) -> str:
+    """Return bytes as the text that they are in UTF-8: names and lines alike, whatever names are shown in elsewhere."""
+    return data.decode("utf-8", "surrogateescape")
+
+
 def _lines(text: bytes) -> list[str]:
     """Return lines with their newlines. A form feed or a carriage return alone ends none, as for diff."""
-    lines = text.decode("utf-8", "surrogateescape").split("\n")
+    lines = _utf8(text).split("\n")
     last = lines.pop()
     return [line + "\n" for line in lines] + ([last] if last else [])
 

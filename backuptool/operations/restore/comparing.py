@@ -6,6 +6,7 @@ Owns both passes over the destination. Which paths are meant is decided by the s
 from __future__ import annotations
 
 import errno
+import os
 
 from ...errors import SourceError, UnsafePathError
 from ...progress import Reporter
@@ -94,7 +95,7 @@ class Comparison:
         verified = 0
         for file in files_of(self._database, self._snapshot):
             version = file.version
-            shown = version.path.decode("utf-8", "surrogateescape")
+            shown = os.fsdecode(version.path)
             if version.kind != b"f" or version not in self._selection or shown in failed:
                 continue
             self._reporter.report("verify", done_files=verified, total_files=self._snapshot.files, path=version.path)

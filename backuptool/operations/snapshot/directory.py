@@ -358,4 +358,4 @@ class _Attempt:
 
 
 def _text(path: bytes) -> str:
-    return path.decode("utf-8", "surrogateescape")
+    return os.fsdecode(path)
