@@ -244,7 +244,7 @@ class Repository(Looking, Keeping, Moving, Protecting):
             overwrite: What to do with a file that is already there: ``"always"`` write it again, ``"if-changed"``
                 (size or modification time differ), ``"if-newer"`` (the snapshot's is newer), ``"never"``.
             delete_extra: Remove what the snapshot does not have (within what include and exclude select).
-            dry_run: Report what would be done; write nothing.
+            dry_run: Report what would be done and what would be in the way; write nothing. Contents are not read.
             verify: Read every file back afterwards and compare it with its hash.
             progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
 

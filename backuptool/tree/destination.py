@@ -20,7 +20,11 @@ from .metadata import read_xattrs
 from .portability import FOLLOW_NOTHING, OPEN_DIRECTORY, OPEN_FILE
 from .sparse import write_pieces
 
-__all__ = ["Destination", "is_temporary"]
+__all__ = ["IN_THE_WAY", "NOT_WRITABLE", "Destination", "cannot_restore", "is_temporary", "temporary_path"]
+
+#: Why nothing can be restored into a directory.
+IN_THE_WAY = "a file is in the way"
+NOT_WRITABLE = "it cannot be written to"
 
 _PREFIX = b".backuptool-"  # of temporary names
 _SUFFIX = b".part"
@@ -72,8 +76,8 @@ class Destination:
             self.root = os.path.realpath(root)
             self._confined = ConfinedRoot(self.root)
         except OSError as exc:
-            reason = "a file is in the way" if isinstance(exc, (FileExistsError, NotADirectoryError)) else exc.strerror
-            raise RestoreError(f"cannot restore into {shown}: {reason}; name another directory", shown) from exc
+            reason = IN_THE_WAY if isinstance(exc, (FileExistsError, NotADirectoryError)) else exc.strerror
+            raise cannot_restore(root, reason) from exc
         if identity is not None and self.identity() != identity:
             self._confined.close()
             raise RestoreError(f"cannot restore into {shown}: another directory has taken its name", shown)
@@ -137,6 +141,22 @@ class Destination:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def names_of(self, existing: os.stat_result) -> int:
+        """Return how many names the inode of an entry that is there has."""
+        return existing.st_nlink
+
+    def names(self, path: bytes) -> list[bytes]:
+        """Return the names in a directory that is there."""
+        descriptor = self._confined.open(path, OPEN_DIRECTORY)
+        try:
+            return [os.fsencode(name) for name in os.listdir(descriptor)]
+        finally:
+            os.close(descriptor)
+
+    def is_writable(self, path: bytes) -> bool:
+        """Tell whether this process may make something in a directory that is there."""
+        return os.access(b".", os.W_OK | os.X_OK, dir_fd=self._confined.directory(path))
+
     def read_link(self, path: bytes) -> bytes:
         """Return the target of a symlink that is there."""
         parent, name = split(path)
@@ -178,8 +198,7 @@ class Destination:
     def _make_root(self) -> bool:
         self._open_up(b"", os.stat(self.root).st_mode)
         if not os.access(self.root, os.W_OK | os.X_OK):
-            shown = os.fsdecode(self.root)
-            raise RestoreError(f"cannot restore into {shown}: it cannot be written to; name another directory", shown)
+            raise cannot_restore(self.root, NOT_WRITABLE)
         return not self.existed
 
     def _open_up(self, path: bytes, mode: int) -> None:
@@ -317,8 +336,8 @@ class Destination:
         kept = self._files_open.take(status) if status is not None and self._files_open.has(status) else None
         return self._confined.open(path, OPEN_FILE) if kept is None else kept
 
-    def remove(self, path: bytes) -> None:
-        """Remove a file, or an empty directory."""
+    def remove(self, path: bytes) -> bool:
+        """Remove a file, or an empty directory; True, as it was there."""
         parent, name = split(path)
         parent_fd = self._confined.directory(parent)
         if stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
@@ -326,6 +345,7 @@ class Destination:
             os.rmdir(name, dir_fd=parent_fd)
         else:
             os.unlink(name, dir_fd=parent_fd)
+        return True
 
     def hash_file(self, path: bytes) -> bytes:
         """Return the SHA-256 of a regular file that is there.
@@ -366,6 +386,18 @@ def _temporary(name: bytes) -> bytes:
     if len(name) > _LONG:
         name = name[: _LONG - 21] + b"-" + sha256(name).hexdigest()[:20].encode()
     return _PREFIX + name + _SUFFIX
+
+
+def temporary_path(path: bytes) -> bytes:
+    """Return the path under which an entry is made."""
+    parent, name = split(path)
+    return parent + b"/" + _temporary(name) if parent else _temporary(name)
+
+
+def cannot_restore(root: bytes, reason: Optional[str]) -> RestoreError:
+    """Return the error for a directory into which nothing can be restored."""
+    shown = os.fsdecode(root)
+    return RestoreError(f"cannot restore into {shown}: {reason}; name another directory", shown)
 
 
 def is_temporary(path: bytes) -> bool:

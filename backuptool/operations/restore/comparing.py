@@ -14,8 +14,8 @@ from ...storage.database import Database
 from ...storage.files import files_of
 from ...storage.snapshots import SnapshotRow
 from ...tree.confined import require_safe
-from ...tree.destination import Destination
 from ...tree.exclusions import Exclusions
+from ...tree.rehearsal import Place
 from ...tree.source import Source
 from ..findings import Findings
 from ..selecting import Selection
@@ -40,7 +40,7 @@ class Comparison:
         database: Database,
         snapshot: SnapshotRow,
         selection: Selection,
-        destination: Destination,
+        destination: Place,
         findings: Findings,
         reporter: Reporter,
     ) -> None:
@@ -51,7 +51,7 @@ class Comparison:
         self._findings = findings
         self._reporter = reporter
 
-    def delete_extra(self, *, dry_run: bool) -> int:
+    def delete_extra(self) -> int:
         """Remove what the snapshot does not have; what is in a directory goes before the directory.
 
         Returns:
@@ -75,9 +75,7 @@ class Comparison:
         for path in reversed(extra):
             self._reporter.report("delete", done_files=deleted, total_files=len(extra), path=path)
             try:
-                if not dry_run:
-                    self._destination.remove(path)
-                deleted += 1
+                deleted += self._destination.remove(path)
             except OSError as exc:
                 self._findings.problem("not-removed", path, f"not removed: {exc.strerror}")
         return deleted

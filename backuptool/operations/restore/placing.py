@@ -14,13 +14,14 @@ from typing import Callable, Iterator, NamedTuple, Optional
 
 from ...errors import CorruptionError
 from ...results.restore import OverwritePolicy
+from ...storage.contents import ContentLocation
 from ...storage.digest import FileVersion
 from ...storage.files import CatalogFile
 from ...storage.pieces import Bytes
 from ...storage.reader import ContentReader
 from ...tree.attributes import Metadata
 from ...tree.confined import split
-from ...tree.destination import Destination
+from ...tree.rehearsal import Place
 from ..findings import Findings
 from ..selecting import Selection
 from .overwriting import has_attributes, looks_as_saved, metadata_differs, stays
@@ -62,10 +63,10 @@ class Placing:
     """Puts entries where they belong.
 
     Args:
-        destination: Where that is; None for a dry run if there is nothing yet.
+        destination: Where that is.
         reader: Gives their bytes.
         overwrite: What becomes of files that are there.
-        dry_run: Whether everything is to stay as it is.
+        dry_run: Whether this is a rehearsal, for which no contents are read.
         repository: (device, inode) of what must not be written over.
         selection: What was asked for.
         findings: Where problems go.
@@ -79,7 +80,7 @@ class Placing:
 
     def __init__(
         self,
-        destination: Optional[Destination],
+        destination: Place,
         reader: ContentReader,
         overwrite: OverwritePolicy,
         dry_run: bool,
@@ -106,13 +107,15 @@ class Placing:
         version = file.version
         path = version.path
         existing = self._existing(path)
-        made = existing is None or not stat.S_ISDIR(existing.st_mode)
-        if existing is not None and made and (self._overwrite == "never" or self._is_repository(existing)):
-            self._problem("in-the-way", path, "not restored: a file has its name")
-            return
-        if not self._dry_run:
-            assert self._destination is not None
-            made = self._destination.make_directory(path)
+        if existing is not None and not stat.S_ISDIR(existing.st_mode):
+            if self._is_repository(existing):
+                self._problem("in-the-way", path, "not restored: the repository itself has its name")
+                return
+            if stays(self._overwrite, version, existing, self._destination):
+                newer = "newer " if self._overwrite == "if-newer" else ""
+                self._problem("in-the-way", path, f"not restored: a {newer}file has its name")
+                return
+        made = self._destination.make_directory(path)
         if made:
             self.made.add(path)
         # A directory that was there keeps its metadata if nobody asked for it: restoring one file into a shared
@@ -121,8 +124,12 @@ class Placing:
             self.directories.append(version)
             self.restored_directories += 1
 
-    def place(self, file: CatalogFile) -> Fate:
-        """Do what can be done with an entry that is no directory without writing it, and tell what is left."""
+    def place(self, file: CatalogFile, *, decided: bool = False) -> Fate:
+        """Do what can be done with an entry that is no directory without writing it, and tell what is left.
+
+        Args:
+            decided: It was found before that what is there does not stay.
+        """
         version = file.version
         existing = self._existing(version.path)
         if existing is not None and self._is_repository(existing):
@@ -131,18 +138,15 @@ class Placing:
         if version.link is not None:
             if self._links.get(version.inode, _UNKNOWN).path is None:
                 return Fate.WAITS
-            if self._restore_link(version, existing):
+            if self._restore_link(version, existing, decided):
                 return Fate.DONE
         policy, destination = self._overwrite, self._destination
-        if existing is not None and destination is not None and stays(policy, version, existing, destination):
+        if existing is not None and not decided and stays(policy, version, existing, destination):
             renew = policy == "if-changed" and version.kind == b"f" and metadata_differs(version, existing, destination)
             # An inode with another name may lie outside as well: it is not changed, a file of its own is written.
-            if not renew or existing.st_nlink == 1:
+            if not renew or destination.names_of(existing) == 1:
                 self._leave(version, existing, renew=renew)
                 return Fate.DONE
-        if self._dry_run:
-            self.count(file)
-            return Fate.DONE
         blocked = existing is not None and stat.S_ISDIR(existing.st_mode)
         return Fate.WRITTEN_HERE if blocked else Fate.WRITTEN
 
@@ -173,31 +177,35 @@ class Placing:
     def _make(self, file: CatalogFile) -> None:
         version = file.version
         destination = self._destination
-        assert destination is not None
         metadata = _metadata(version)
         if version.kind == b"f":
             if file.content is None or version.hash is None:
                 raise CorruptionError("its content is not in the repository")
             if file.content.size != version.size:
                 raise CorruptionError("its size is not that of its content")
-            pieces = self._reader.stream(file.content)
-            if file.content.pack is not None:
-                pieces = iter(list(pieces))  # verified before the file is made
-            elif self._tell is not None and version.size:
-                pieces = _told(pieces, version.path, self._tell)
+            pieces = iter(()) if self._dry_run else self._pieces(version, file.content)
             destination.write_file(version.path, pieces, version.size, bool(version.sparse), metadata)
         elif version.kind == b"l":
+            if version.target and b"\0" in version.target:
+                raise ValueError("its target has a NUL")
             destination.make_symlink(version.path, version.target or b"", metadata)
         elif version.kind in (b"p", b"s", b"c", b"b"):
             destination.make_special(version.path, version.kind, version.rdev or 0, metadata)
         else:
             raise CorruptionError(f"its kind {version.kind!r} is unknown")
 
+    def _pieces(self, version: FileVersion, content: ContentLocation) -> Iterator[tuple[int, Optional[Bytes]]]:
+        pieces = self._reader.stream(content)
+        if content.pack is not None:
+            return iter(list(pieces))  # verified before the file is made
+        if self._tell is not None and version.size:
+            return _told(pieces, version.path, self._tell)
+        return pieces
+
     def _leave(self, version: FileVersion, existing: os.stat_result, *, renew: bool) -> None:
         """Leave what is there, but for its metadata if that differs."""
         destination = self._destination
-        assert destination is not None
-        if renew and not self._dry_run:
+        if renew:
             destination.set_metadata(version.path, version.kind, _metadata(version))
         self.unchanged += 1
         # What the policy left alone may be another file altogether: nothing is linked to that.
@@ -207,19 +215,19 @@ class Placing:
             self._links[version.inode] = _First(version.path, False, False)
 
     def _existing(self, path: bytes) -> Optional[os.stat_result]:
-        if self._destination is None or (path and split(path)[0] in self.made):
+        if path and split(path)[0] in self.made:
             return None
         return self._destination.lstat(path)
 
     def _is_repository(self, existing: os.stat_result) -> bool:
         return (existing.st_dev, existing.st_ino) in self._repository
 
-    def _restore_link(self, version: FileVersion, existing: Optional[os.stat_result]) -> bool:
+    def _restore_link(self, version: FileVersion, existing: Optional[os.stat_result], decided: bool) -> bool:
         """Make a hard link if another path of the inode was restored; False if this is the first."""
         first, written, proven = self._links.get(version.inode, _UNKNOWN)
         if not first:
             return False
-        if self._destination is not None and existing is not None:
+        if existing is not None and not decided:
             status = None if written else self._destination.lstat(first)
             same = status is not None and (status.st_dev, status.st_ino) == (existing.st_dev, existing.st_ino)
             newer = self._overwrite == "if-newer" and version.mtime_ns <= existing.st_mtime_ns
@@ -228,14 +236,12 @@ class Placing:
                 return True
         if not proven and not self._prove(version, first):
             return False
-        if not self._dry_run:
-            assert self._destination is not None
-            try:
-                self._destination.make_link(version.path, first)
-            except OSError as exc:
-                if exc.errno not in _NO_LINK:
-                    raise
-                return False  # it becomes a file of its own
+        try:
+            self._destination.make_link(version.path, first)
+        except OSError as exc:
+            if exc.errno not in _NO_LINK:
+                raise
+            return False  # it becomes a file of its own
         self.restored += 1
         return True
 
@@ -245,7 +251,6 @@ class Placing:
         Size and time are reason enough to leave a file, and none to give its bytes a new name.
         """
         destination = self._destination
-        assert destination is not None
         try:
             right = version.kind != b"f" or destination.hash_file(first) == version.hash
         except OSError:
@@ -258,7 +263,6 @@ class Placing:
 
     def finish_directory(self, version: FileVersion) -> None:
         """Give a directory its metadata."""
-        assert self._destination is not None
         self._destination.set_metadata(version.path, b"d", _metadata(version))
 
 

@@ -29,6 +29,7 @@ from ...storage.snapshots import SnapshotRow, find_snapshot
 from ...tree.confined import split
 from ...tree.destination import Destination, is_temporary
 from ...tree.held import OpenFiles
+from ...tree.rehearsal import Place, Rehearsal
 from ..findings import Findings
 from ..selecting import Selection
 from .comparing import Comparison
@@ -89,7 +90,7 @@ class _Restore:
         self._reporter = reporter
         self._selection = Selection(options.include, options.exclude, options.only)
         self._reader = ContentReader(database)
-        self._destination: Optional[Destination] = None
+        self._destination: Optional[Destination] = None  # None if this is a rehearsal
         self._in_the_way: list[CatalogFile] = []
         self._findings = Findings(snapshot.id)
         self._problem = self._findings.problem
@@ -106,28 +107,24 @@ class _Restore:
         if not options.destination:
             raise RestoreError("the destination is empty; name a directory", "")
         root = os.path.abspath(options.destination)
+        make = Rehearsal if options.dry_run else Destination
         try:
-            if options.dry_run and not os.path.lexists(root):
-                self._placing = self._new_placing()
+            with self._reader, make(root, self._findings.failed, own=OpenFiles(open_now())) as destination:
+                if isinstance(destination, Destination):
+                    destination.claim()
+                    self._destination = destination
+                self._placing = self._new_placing(destination)
                 self._restore_all()
-            else:
-                with self._reader, Destination(
-                    root, self._findings.failed, own=OpenFiles(open_now())
-                ) as self._destination:
-                    if not options.dry_run:
-                        self._destination.claim()
-                    self._placing = self._new_placing()
-                    self._restore_all()
-                    comparison = Comparison(
-                        *(self._database, self._snapshot, self._selection),
-                        *(self._destination, self._findings, self._reporter),
-                    )
-                    if options.delete_extra:
-                        self._deleted = comparison.delete_extra(dry_run=options.dry_run)
-                    self._retry()
-                    self._finish_directories()
-                    if options.verify and not options.dry_run:
-                        self._verified = comparison.verify()
+                comparison = Comparison(
+                    *(self._database, self._snapshot, self._selection),
+                    *(destination, self._findings, self._reporter),
+                )
+                if options.delete_extra and destination.existed:
+                    self._deleted = comparison.delete_extra()
+                self._retry()
+                self._finish_directories()
+                if options.verify and not options.dry_run:
+                    self._verified = comparison.verify()
         except OSError as exc:
             if exc.errno not in FATAL:
                 raise
@@ -151,10 +148,10 @@ class _Restore:
             problems=(*self._findings.problems(), *self._nothing_found()),
         )
 
-    def _new_placing(self) -> Placing:
+    def _new_placing(self, destination: Place) -> Placing:
         options = self._options
         return Placing(
-            *(self._destination, self._reader, options.overwrite, options.dry_run, self._database.identities()),
+            *(destination, self._reader, options.overwrite, options.dry_run, self._database.identities()),
             *(self._selection, self._findings, self._report if self._reporter.active else None),
         )
 
@@ -191,8 +188,7 @@ class _Restore:
         # As nearly all files: what is in a directory that was made now does not exist, and needs no look.
         if version.link is None and split(version.path)[0] in self._placing.made:
             order = as_order(file)
-            if not self._options.dry_run:
-                self._expect(version)
+            self._expect(version)
         return self._gathering.add(pack, marshal.dumps(order) if order else file)  # as bytes it takes half the room
 
     def _restore_gathered(self, packs: Sequence[Sequence[Union[bytes, CatalogFile]]]) -> None:
@@ -308,6 +304,8 @@ class _Restore:
                 self._findings.failed("device", path, exc)
             elif exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 self._in_the_way.append(file)
+            elif exc.errno == errno.ENOTDIR:
+                self._problem("not-written", path, "not restored: the directory that it belongs into was not")
             else:
                 self._problem("not-written", path, f"not restored: {exc.strerror or exc}")
         except (ValueError, TypeError, OverflowError) as exc:  # a NUL in a link's target, text in place of a number
@@ -323,11 +321,11 @@ class _Restore:
                         "in-the-way", file.version.path, "not restored: a directory that is not empty has its name"
                     )
                 else:
-                    self._guarded(self._restore_file, file)
+                    self._guarded(partial(self._restore_file, decided=True), file)
 
-    def _restore_file(self, file: CatalogFile) -> None:
+    def _restore_file(self, file: CatalogFile, *, decided: bool = False) -> None:
         version = file.version
-        fate = self._placing.place(file)
+        fate = self._placing.place(file, decided=decided)
         if fate is Fate.WAITS:
             self._pending += 1
             self._further.append(file)
@@ -353,8 +351,6 @@ class _Restore:
 
     def _finish_directories(self) -> None:
         """Give directories their metadata when nothing is written into them any more, the deepest first."""
-        if self._options.dry_run:
-            return
         directories = self._placing.directories
         for number, version in enumerate(reversed(directories)):
             self._reporter.report("metadata", done_files=number, total_files=len(directories), path=version.path)
