@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .results.check import CheckResult
     from .results.prune import PrunePlan, PruneResult
     from .results.restore import OverwritePolicy, RestoreResult
-    from .results.snapshot import Compression, SnapshotList, SnapshotResult
+    from .results.snapshot import Compression, Snapshot, SnapshotList, SnapshotResult
     from .retention import RetentionPolicy
 
 from .chapters.keeping import Keeping
@@ -33,9 +33,13 @@ from .parameters import (
     Progress,
     SnapshotReference,
     StrPath,
+    numbered,
     reference_of,
     root_of,
+    several_of,
     strings_of,
+    tags_of,
+    text_of,
 )
 
 __all__ = ["DEFAULT_MAX_FILE_SIZE", "Repository", "SnapshotReference"]
@@ -136,10 +140,10 @@ class Repository(Looking, Keeping, Moving, Protecting):
             one_file_system=one_file_system,
             live_sqlite=live_sqlite,
             compression=compression,
-            note=note,
-            tags=tuple(sorted(set(strings_of(tags)))),
+            note=text_of("note", note),
+            tags=tags_of(tags),
             pinned=pinned,
-            host=socket.gethostname() if host is None else host,
+            host=socket.gethostname() if host is None else text_of("host", host),
             most_helpers=self._max_helpers,
         )
         with Reporter(progress) as reporter:
@@ -192,10 +196,10 @@ class Repository(Looking, Keeping, Moving, Protecting):
             files=given_files(files),
             root=files_root(name),
             compression=compression,
-            note=note,
-            tags=tuple(sorted(set(strings_of(tags)))),
+            note=text_of("note", note),
+            tags=tags_of(tags),
             pinned=pinned,
-            host=socket.gethostname() if host is None else host,
+            host=socket.gethostname() if host is None else text_of("host", host),
         )
         with Reporter(progress) as reporter:
             return snapshot_files(self._pool, options, reporter, clock=time.time_ns)
@@ -270,7 +274,7 @@ class Repository(Looking, Keeping, Moving, Protecting):
 
     def prune(
         self,
-        snapshots: Union[int, Iterable[int], RetentionPolicy, PrunePlan] = (),
+        snapshots: Union[int, Snapshot, Iterable[Union[int, Snapshot]], RetentionPolicy, PrunePlan] = (),
         *,
         source: Optional[BytesPath] = None,
         host: Optional[str] = None,
@@ -280,18 +284,21 @@ class Repository(Looking, Keeping, Moving, Protecting):
         """Remove snapshots; contents that others use stay, the rest goes, and the file gets smaller.
 
         Args:
-            snapshots: One number or several, a policy, or a plan of :meth:`plan_prune`. With none, only leftovers of
-                interrupted snapshots are removed.
+            snapshots: One number or several, or the snapshots themselves (such as ``repo.list(tag="test")``); a policy;
+                or a plan of :meth:`plan_prune`. With none, only leftovers of interrupted snapshots are removed. Words
+                such as ``"latest"``, which name another snapshot the next time, are refused.
             source: With a policy: only snapshots of this directory are looked at.
             host: With a policy: only snapshots taken on this machine are looked at.
             dry_run: Do all of it, measure what would be freed, and take it back.
             progress: A callback that receives :class:`ProgressEvent`, or True for a bar.
 
         Raises:
-            SnapshotNotFoundError: One of the numbers does not exist; nothing is removed.
+            SnapshotNotFoundError: One of the numbers does not exist, or a Snapshot is another repository's; nothing is
+                removed.
             SnapshotPinnedError: One of the numbers is that of a pinned snapshot; nothing is removed.
             PlanOutdatedError: The repository has changed since the plan was made; nothing is removed.
             ValueError: A source or host is given without a policy.
+            TypeError: A snapshot is named otherwise than by its number or itself.
 
         Cost: follows what is removed, not what is kept.
         """
@@ -302,11 +309,8 @@ class Repository(Looking, Keeping, Moving, Protecting):
 
         if (source is not None or host is not None) and not isinstance(snapshots, RetentionPolicy):
             raise ValueError("source and host are for policies; numbers and plans name their snapshots")
-        wanted: Union[Sequence[int], RetentionPolicy, PrunePlan]
-        if isinstance(snapshots, (RetentionPolicy, PrunePlan)):
-            wanted = snapshots
-        else:
-            wanted = (snapshots,) if isinstance(snapshots, (int, str)) else tuple(snapshots)
+        wanted: Union[Sequence[Union[int, Snapshot]], RetentionPolicy, PrunePlan]
+        wanted = snapshots if isinstance(snapshots, (RetentionPolicy, PrunePlan)) else several_of(snapshots, numbered)
         selection = Selection(root_of(source), host)
         with Reporter(progress) as reporter, self._pool.writing() as database:
             return prune(database, wanted, selection, dry_run=dry_run, reporter=reporter, clock=time.time_ns)
@@ -369,5 +373,11 @@ class Repository(Looking, Keeping, Moving, Protecting):
 
         return Guard(
             self,
-            {"source": directory, "note": note, "tags": tuple(strings_of(tags)), "host": host, "progress": progress},
+            {
+                "source": directory,
+                "note": text_of("note", note),
+                "tags": tags_of(tags),
+                "host": host,
+                "progress": progress,
+            },
         )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..results.snapshot import Snapshot
     from ..retention import RetentionPolicy
 
-from ..parameters import BytesPath, Progress, SnapshotReference, reference_of, root_of, strings_of
+from ..parameters import BytesPath, Progress, SnapshotReference, reference_of, root_of, tags_of, text_of
 from .opened import Opened
 
 __all__ = ["Keeping"]
@@ -50,9 +50,10 @@ class Keeping(Opened):
         """
         from ..operations.annotate import annotate
 
-        words = {"add_tags": tuple(strings_of(add_tags)), "remove_tags": tuple(strings_of(remove_tags))}
+        words = {"add_tags": tags_of(add_tags), "remove_tags": tags_of(remove_tags)}
+        text = None if note is None else text_of("note", note)
         with self._pool.writing() as database:
-            return annotate(database, reference_of(snapshot), note=note, pinned=pinned, clock=time.time_ns, **words)
+            return annotate(database, reference_of(snapshot), note=text, pinned=pinned, clock=time.time_ns, **words)
 
     def plan_prune(
         self,

@@ -66,8 +66,8 @@ class Looking(Opened):
         kind: Optional[Kind] = None,
         larger_than: Optional[int] = None,
         smaller_than: Optional[int] = None,
-        newer: Union[int, datetime.datetime, None] = None,
-        older: Union[int, datetime.datetime, None] = None,
+        newer: Union[int, datetime.date, None] = None,
+        older: Union[int, datetime.date, None] = None,
         sha256: Union[str, bytes, None] = None,
         snapshot: Optional[SnapshotReference] = None,
         source: Optional[BytesPath] = None,
@@ -86,7 +86,8 @@ class Looking(Opened):
             kind: What it is: ``"file"``, ``"directory"``, ``"symlink"`` …
             larger_than: Only files above this many bytes.
             smaller_than: Only files below this many bytes.
-            newer: Only what was modified then or later: ns since 1970 UTC, or a datetime, local if it has no zone.
+            newer: Only what was modified then or later: ns since 1970 UTC, or a datetime, local if it has no zone; a
+                date is its first moment.
             older: Only what was modified then or earlier.
             sha256: Only files with these bytes: 64 hex digits as ``sha256sum`` prints them, or 32 bytes.
             snapshot: Only what this snapshot has.
@@ -98,6 +99,7 @@ class Looking(Opened):
             PatternError: A pattern cannot be understood.
             SnapshotNotFoundError: There is no such snapshot.
             ValueError: There is no such kind, or that is no SHA-256.
+            TypeError: That is no time.
 
         Cost: one sweep over the versions in the catalog, whatever the number of snapshots: about 0.5 s for a million.
         """

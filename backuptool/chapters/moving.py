@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     from ..results.export import ExportResult, TarCompression
     from ..results.snapshot import Compression, SnapshotResult
 
-from ..parameters import BytesPath, Progress, SnapshotReference, StrPath, reference_of, strings_of, without_ending
+from ..parameters import (
+    BytesPath,
+    Progress,
+    SnapshotReference,
+    StrPath,
+    reference_of,
+    several_of,
+    strings_of,
+    tags_of,
+    text_of,
+    without_ending,
+)
 from .opened import Opened
 
 __all__ = ["Moving"]
@@ -25,7 +36,7 @@ class Moving(Opened):
     def copy(
         self,
         destination: Union[StrPath, Opened],
-        snapshots: Union[int, str, Iterable[Union[int, str]], None] = None,
+        snapshots: Union[SnapshotReference, Iterable[SnapshotReference], None] = None,
         *,
         incomplete: bool = False,
         compression: Optional[Compression] = None,
@@ -44,7 +55,7 @@ class Moving(Opened):
             destination: The other repository, or its file; it is created if there is none. A file is opened and created
                 with the password of this repository, if this one has any; for a copy that is encrypted in another way,
                 or is not, give a Repository.
-            snapshots: A snapshot's number or ``"latest"``, or several of them; by default all.
+            snapshots: A :data:`SnapshotReference`, or several; by default all.
             incomplete: Copy damaged snapshots as well, without what is damaged. Such a copy has the tag
                 ``incomplete``, and counts what it lacks in ``problem_files``.
             compression: Compress everything anew, so hard. By default packs that are wanted as a whole are taken as
@@ -62,9 +73,8 @@ class Moving(Opened):
         from ..operations.copy.copying import copy
         from ..operations.copy.single import CopyOptions
 
-        numbers = (snapshots,) if snapshots is None or isinstance(snapshots, (int, str)) else tuple(snapshots)
         options = CopyOptions(
-            snapshots=None if snapshots is None else numbers,  # type: ignore[arg-type]
+            snapshots=None if snapshots is None else several_of(snapshots, reference_of),
             incomplete=incomplete,
             compression=compression,
         )
@@ -190,11 +200,11 @@ class Moving(Opened):
             raise ValueError("a stream has no name: source must say what it is the state of")
         options = ImportOptions(
             source=os.fsencode(source),
-            host=socket.gethostname() if host is None else host,
+            host=socket.gethostname() if host is None else text_of("host", host),
             include=tuple(strings_of(include)),
             exclude=tuple(strings_of(exclude)),
-            note=note,
-            tags=tuple(sorted(set(strings_of(tags)))),
+            note=text_of("note", note),
+            tags=tags_of(tags),
             pinned=pinned,
             compression=compression,
         )

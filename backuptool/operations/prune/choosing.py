@@ -12,11 +12,12 @@ from typing import Callable, Optional, Sequence, Union
 
 import attrs
 
-from ...errors import CorruptionError, PlanOutdatedError, SnapshotPinnedError
+from ...errors import CorruptionError, PlanOutdatedError, SnapshotNotFoundError, SnapshotPinnedError
 from ...results.presentation import format_size
 from ...results.problem import Problem
 from ...results.prune import PrunePlan
 from ...results.retention import Decision, Reason
+from ...results.snapshot import Snapshot
 from ...retention import RetentionPolicy, decide, over_budget
 from ...storage import records
 from ...storage.database import Database
@@ -26,7 +27,7 @@ from ..sources import Selection
 __all__ = ["Choice", "Wanted", "choose", "over_size", "state_of"]
 
 #: What a prune is asked for.
-Wanted = Union[Sequence[int], RetentionPolicy, PrunePlan]
+Wanted = Union[Sequence[Union[int, Snapshot]], RetentionPolicy, PrunePlan]
 
 
 @attrs.frozen(kw_only=True)
@@ -66,7 +67,7 @@ def choose(database: Database, wanted: Wanted, selection: Selection, clock: Call
     """Return what is to be removed. The write lock must be held.
 
     Raises:
-        SnapshotNotFoundError: A number does not exist.
+        SnapshotNotFoundError: A number does not exist, or a Snapshot is another repository's.
         SnapshotPinnedError: A number is that of a pinned snapshot.
         PlanOutdatedError: The plan was made for another state of the repository.
         CorruptionError: A pin is damaged, so that it is not sure which snapshots are pinned.
@@ -83,13 +84,29 @@ def choose(database: Database, wanted: Wanted, selection: Selection, clock: Call
         return Choice(rows=rows, decisions=wanted.decisions, max_bytes=wanted.policy.max_bytes)
     if isinstance(wanted, RetentionPolicy):
         return _by_policy(database, wanted, selection, clock())
-    rows = tuple(find_snapshot(database, number) for number in sorted(set(wanted)))
+    found = {row.id: row for row in (_named(database, each) for each in wanted)}
+    rows = tuple(found[number] for number in sorted(found))
     pinned = records.pinned_among(database, [row.id for row in rows])
     if pinned:
         several = "snapshots {} are pinned; unpin them" if len(pinned) > 1 else "snapshot {} is pinned; unpin it"
         text = several.format(", ".join(map(str, pinned)))
         raise SnapshotPinnedError(f"{text} first (annotate --unpin), then remove; nothing was removed", pinned)
     return Choice(rows=rows)
+
+
+def _named(database: Database, wanted: Union[int, Snapshot]) -> SnapshotRow:
+    if not isinstance(wanted, Snapshot):
+        return find_snapshot(database, wanted)
+    row = find_snapshot(database, wanted.id)
+    there = row.to_result()
+    if (there.host, there.source, there.started_ns) != (wanted.host, wanted.source, wanted.started_ns):
+        raise SnapshotNotFoundError(
+            f"snapshot {wanted.id} of the repository {database.path} is another one than {wanted!r}, which another "
+            "repository has or had; nothing was removed",
+            wanted.id,
+            [each.id for each in snapshot_rows(database, on_damage=lambda damage: None)],
+        )
+    return row
 
 
 def _by_policy(database: Database, policy: RetentionPolicy, selection: Selection, now_ns: int) -> Choice:
