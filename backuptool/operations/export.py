@@ -20,7 +20,7 @@ from ..results.problem import Problem
 from ..storage.compression import stream_compressor
 from ..storage.database import Database
 from ..storage.digest import FileVersion
-from ..storage.files import CatalogFile, files_of
+from ..storage.files import CatalogFile
 from ..storage.pieces import Bytes
 from ..storage.reader import ContentReader
 from ..storage.snapshots import SnapshotRow, find_snapshot
@@ -32,6 +32,7 @@ from ..tree.sparse import data_runs
 from .findings import Findings
 from .selecting import Selection
 from .validating import flaw
+from .vouched import VouchedFiles
 
 __all__ = ["ExportOptions", "export"]
 
@@ -170,14 +171,15 @@ class _Export:
         with self._reader:
             window: list[CatalogFile] = []
             size = 0
-            files = self._selection.among(files_of(self._database, self._snapshot), self.findings.problem)
-            for file in _together(files):
+            vouched = VouchedFiles(self._database, self._snapshot)
+            for file in _together(self._selection.among(vouched, self.findings.problem)):
                 window.append(file)
                 size += file.version.size if _is_small(file) else 0
                 if size >= _WINDOW_BYTES or len(window) >= _WINDOW_MEMBERS:
                     self._write_window(window)
                     window, size = [], 0
             self._write_window(window)
+            vouched.report(self.findings.problem)
             stream.finish()
 
     def _write_window(self, window: list[CatalogFile]) -> None:

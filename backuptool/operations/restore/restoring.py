@@ -22,7 +22,7 @@ from ...results.restore import OverwritePolicy, RestoreResult
 from ...storage.bases import bases_by_pack
 from ...storage.database import Database
 from ...storage.digest import FileVersion
-from ...storage.files import CatalogFile, files_of
+from ...storage.files import CatalogFile
 from ...storage.reader import ContentReader
 from ...storage.recognition import open_now
 from ...storage.snapshots import SnapshotRow, find_snapshot
@@ -32,6 +32,7 @@ from ...tree.held import OpenFiles
 from ...tree.rehearsal import Place, Rehearsal
 from ..findings import Findings
 from ..selecting import Selection
+from ..vouched import VouchedFiles
 from .comparing import Comparison
 from .gathering import Gathering
 from .placing import Fate, Placing
@@ -89,6 +90,7 @@ class _Restore:
         self._options = options
         self._reporter = reporter
         self._selection = Selection(options.include, options.exclude, options.only)
+        self._files = VouchedFiles(database, snapshot)
         self._reader = ContentReader(database)
         self._destination: Optional[Destination] = None  # None if this is a rehearsal
         self._in_the_way: list[CatalogFile] = []
@@ -115,11 +117,12 @@ class _Restore:
                     self._destination = destination
                 self._placing = self._new_placing(destination)
                 self._restore_all()
+                self._files.report(self._problem, "; nothing extra was deleted" if options.delete_extra else "")
                 comparison = Comparison(
                     *(self._database, self._snapshot, self._selection),
                     *(destination, self._findings, self._reporter),
                 )
-                if options.delete_extra and destination.existed:
+                if options.delete_extra and destination.existed and not self._files.wrong:
                     self._deleted = comparison.delete_extra()
                 self._retry()
                 self._finish_directories()
@@ -158,7 +161,7 @@ class _Restore:
     def _restore_all(self) -> None:
         late: list[CatalogFile] = []  # a file of that name must not be taken for a temporary one of another's
         with self._writing:
-            for file in self._selection.among(files_of(self._database, self._snapshot), self._problem):
+            for file in self._selection.among(self._files, self._problem):
                 version = file.version
                 if version.kind == b"d":
                     self._guarded(self._placing.restore_directory, file)
