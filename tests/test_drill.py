@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
-from typing import List
+from types import FrameType
+from typing import Callable, Iterator, List
 
 import pytest
 from conftest import as_nobody, sql, write, write_tree
-from trees import IS_ROOT, make_deep, make_every_kind, needs_root, random_bytes
+from trees import IS_ROOT, make_deep, make_every_kind, mounted, needs_root, program, random_bytes
 
 import backuptool
 from backuptool import Drill, Problem, ProgressEvent, Repository, RestoreError, SnapshotNotFoundError
+from backuptool.tree.scratch import Scratch
 
 
 def damage_pack_of(repo: Repository, path: str) -> None:
@@ -269,6 +274,184 @@ def test_what_only_root_may_restore_is_told_and_not_held_against_the_snapshot(pu
     assert sorted(problem.kind for problem in result.problems) == ["device-not-restored", "owner-not-restored"]
     assert result.ok
     assert result.recorded
+
+
+def drill_as_nobody(place: Path, **options: object) -> backuptool.DrillResult:
+    """Drill the newest snapshot of the repository of a place, as an ordinary user."""
+
+    def run() -> backuptool.DrillResult:
+        with Repository(place / "backups.db") as repo:
+            return repo.drill(scratch=place, **options)  # type: ignore[arg-type]
+
+    return as_nobody(run)
+
+
+@needs_root
+def test_what_was_closed_to_its_owner_is_compared_all_the_same(public_path: Path) -> None:
+    source = write_tree(public_path / "source", {"noperm": b"bytes", "closed/file": b"in it", "own": b"own"})
+    os.link(source / "noperm", source / "second name")
+    os.setxattr(source / "noperm", "user.x", b"1")
+    write(source / "with ACL", b"acl").chmod(0)
+    subprocess.run([program("setfacl"), "-m", "u:1:r", str(source / "with ACL")], check=True)
+    (source / "closed").chmod(0)
+    (source / "noperm").chmod(0)
+    source.chmod(0)
+    with Repository(public_path / "backups.db") as repo:
+        repo.snapshot(source)
+    os.chmod(public_path / "backups.db", 0o666)
+    for sample in (None, 4):
+        result = drill_as_nobody(public_path, sample=sample)
+        assert [problem.kind for problem in result.problems] == ["owner-not-restored"]
+        assert result.ok
+        assert result.drill.files == (sample or 5)
+    assert list(public_path.glob("backuptool-drill-*")) == []
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("disturb", "difference"),
+    [
+        (lambda there: (there / "a").write_bytes(b"b"), "content"),
+        (lambda there: (there / "a").chmod(0o200), "mode"),
+        (lambda there: os.setxattr(there / "a", "user.x", b"2"), "extended attributes"),
+    ],
+)
+def test_what_was_closed_to_its_owner_is_really_compared(
+    public_path: Path, disturb: Callable[[Path], object], difference: str
+) -> None:
+    source = write_tree(public_path / "source", {"a": b"a"})
+    os.setxattr(source / "a", "user.x", b"1")
+    times = (source / "a").stat().st_mtime_ns
+    (source / "a").chmod(0)
+
+    def drill() -> backuptool.DrillResult:
+        def on_verify(event: ProgressEvent) -> None:
+            if event.phase == "verify" and not event.done_files:
+                (there,) = public_path.glob("backuptool-drill-*/tree")
+                (there / "a").chmod(0o600)
+                disturb(there)
+                if difference != "mode":
+                    (there / "a").chmod(0)
+                os.utime(there / "a", ns=(0, times))
+
+        with Repository(public_path / "backups.db") as repo:
+            return repo.drill(scratch=public_path, progress=on_verify)
+
+    with Repository(public_path / "backups.db") as repo:
+        repo.snapshot(source)
+    os.chmod(public_path / "backups.db", 0o666)
+    result = as_nobody(drill)
+    (problem,) = [problem for problem in result.problems if problem.kind == "not-as-saved"]
+    assert problem.message == f"did not come back as it was saved: {difference}"
+    assert result.drill.failed_files == 1
+
+
+# What the place cannot hold.
+
+
+@needs_root
+def test_a_scratch_directory_that_is_full_is_an_error_that_tells_what_helps_a_drill(
+    repo: Repository, tmp_path: Path
+) -> None:
+    write(tmp_path / "source" / "large", random_bytes(3 << 20))
+    repo.snapshot(tmp_path / "source")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with mounted(scratch):
+        with pytest.raises(RestoreError, match="No space left on device; name a scratch directory with more room, or"):
+            repo.drill(scratch=scratch)
+        assert os.listdir(scratch) == []
+    assert repo.list().drills == ()
+
+
+def limited(place: Path, **options: object) -> backuptool.DrillResult:
+    """Drill where no file may have more than 100,000 bytes."""
+    resource = pytest.importorskip("resource")
+
+    def run() -> backuptool.DrillResult:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        with Repository(place / "backups.db") as repo:
+            repo.list()
+            before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+            def limit(event: ProgressEvent) -> None:
+                resource.setrlimit(
+                    resource.RLIMIT_FSIZE, (before[1] if event.phase == "verify" else 100_000, before[1])
+                )
+
+            return repo.drill(scratch=place, progress=limit, **options)  # type: ignore[arg-type]
+
+    os.chmod(place / "backups.db", 0o666)
+    return as_nobody(run)
+
+
+def test_files_that_the_place_cannot_hold_are_named_and_not_held_against_the_snapshot(
+    public_path: Path,
+) -> None:
+    write_tree(public_path / "source", {"small": b"small", "too large": random_bytes(200_000)})
+    with Repository(public_path / "backups.db") as repo:
+        repo.snapshot(public_path / "source")
+    result = limited(public_path)
+    found = [(problem.kind, problem.path) for problem in result.problems if problem.kind != "owner-not-restored"]
+    assert found == [("not-written", "too large")]
+    assert result.ok
+    assert (result.drill.files, result.drill.size_bytes, result.drill.complete) == (1, 5, False)
+    assert result.recorded
+
+
+def test_where_nothing_can_be_held_nothing_is_proven(public_path: Path) -> None:
+    write_tree(public_path / "source", {"too large": random_bytes(200_000)})
+    with Repository(public_path / "backups.db") as repo:
+        repo.snapshot(public_path / "source")
+        with pytest.raises(RestoreError, match="File too large; name another scratch directory"):
+            limited(public_path)
+        assert repo.list().drills == ()
+
+
+@pytest.mark.parametrize("phase", ["restore", "verify"])
+def test_a_scratch_directory_that_somebody_removes_is_no_failure_of_the_snapshot(
+    repo: Repository, tmp_path: Path, tree: Path, phase: str
+) -> None:
+    repo.snapshot(tree)
+
+    def remove(event: ProgressEvent) -> None:
+        if event.phase == phase:
+            for there in tmp_path.glob("backuptool-drill-*"):
+                shutil.rmtree(str(there))
+
+    with pytest.raises(RestoreError, match="was removed while the drill ran"):
+        repo.drill(scratch=tmp_path, progress=remove)
+    assert repo.list().drills == ()
+    assert list(tmp_path.glob("backuptool-drill-*")) == []
+
+
+def test_a_signal_at_any_line_before_the_block_leaves_no_directory(tmp_path: Path) -> None:
+    """SIGTERM becomes an exception wherever it comes, also between making the directory and its block."""
+    place = os.fsencode(tmp_path)
+    raised = 0
+    for number in range(100):
+        lines = iter(range(number))
+
+        def trace(frame: FrameType, event: str, argument: object, lines: Iterator[int] = lines) -> object:
+            if frame.f_code not in (Scratch.__init__.__code__, Scratch.__enter__.__code__):
+                return None
+            if event == "line" and next(lines, None) is None:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        try:
+            sys.settrace(trace)  # type: ignore[arg-type]
+            with Scratch(place):
+                break
+        except KeyboardInterrupt:
+            raised += 1
+        finally:
+            sys.settrace(before)
+        assert os.listdir(place) == [], number
+    assert raised >= 4
+    assert os.listdir(place) == []
 
 
 # What is kept of it.

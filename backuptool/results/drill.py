@@ -28,7 +28,8 @@ class Drill(Result):
         files: Number of files restored and compared. "Files" are all entries that are not directories.
         size_bytes: Bytes of these files, each path counted.
         failed_files: Number of files and directories that did not come back as they were saved.
-        complete: True if all files of the snapshot were restored, False if a sample was.
+        complete: True if all files of the snapshot were restored, False if a sample was, or the scratch directory could
+            not hold all.
     """
 
     host: str

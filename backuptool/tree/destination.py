@@ -87,7 +87,7 @@ class Destination:
 
     def __exit__(self, *exc_info: object) -> None:
         for path, mode in reversed(list(self._opened_up.items())):
-            self._change_mode(path, mode)
+            self.change_mode(path, mode)
         self._confined.close()
         if self._claim >= 0:
             os.close(self._claim)
@@ -137,7 +137,8 @@ class Destination:
         """Return the status of what is there, None if nothing is. Symlinks are not followed, also on the way."""
         parent, name = split(path)
         try:
-            return os.stat(name or b".", dir_fd=self._confined.directory(parent), follow_symlinks=False)
+            parent_fd = self._confined.directory(parent)
+            return os.stat(name, dir_fd=parent_fd, follow_symlinks=False) if name else os.fstat(parent_fd)
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -203,13 +204,24 @@ class Destination:
 
     def _open_up(self, path: bytes, mode: int) -> None:
         """Let the owner write into a directory until it gets its metadata at the end, or else its own mode back."""
-        if not self.gives_owners and mode & 0o700 != 0o700 and self._change_mode(path, stat.S_IMODE(mode) | 0o700):
+        if self.open_up(path, mode):
             self._opened_up[path] = stat.S_IMODE(mode)
 
-    def _change_mode(self, path: bytes, mode: int) -> bool:
+    def open_up(self, path: bytes, mode: int) -> bool:
+        """Let the owner read a file, or use a directory, whatever its mode says; False if there is no need or no way.
+
+        Args:
+            mode: That of what is there, with its type.
+        """
+        needed = 0o700 if stat.S_ISDIR(mode) else 0o400
+        return not self.gives_owners and mode & needed != needed and self.change_mode(path, stat.S_IMODE(mode) | needed)
+
+    def change_mode(self, path: bytes, mode: int) -> bool:
+        """Change the mode of an entry that is there; False if it is somebody else's."""
         parent, name = split(path)
         try:
-            descriptor = os.open(name or b".", _INSPECT, dir_fd=self._confined.directory(parent))
+            parent_fd = self._confined.directory(parent)
+            descriptor = os.open(name, _INSPECT, dir_fd=parent_fd) if name else os.dup(parent_fd)
         except OSError:
             return False
         try:

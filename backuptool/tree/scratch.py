@@ -6,6 +6,7 @@ Owns the removal. It follows no symlink, and modes, depth and names of any lengt
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 import tempfile
 from typing import Optional
@@ -18,35 +19,48 @@ __all__ = ["Scratch"]
 
 
 class Scratch:
-    """A directory that only its owner may look into; a context manager, with whose block it ends.
+    """A directory that only its owner may look into; a context manager, with whose block it begins and ends.
 
     Args:
         parent: Where it is made; None for the system's place for temporary files.
 
     Attributes:
         path: The directory, absolute.
-
-    Raises:
-        RestoreError: It cannot be made there.
     """
 
     def __init__(self, parent: Optional[bytes]) -> None:
-        place = os.fsencode(tempfile.gettempdir()) if parent is None else os.path.abspath(parent)
+        self._place = os.fsencode(tempfile.gettempdir()) if parent is None else os.path.abspath(parent)
+        self.path = os.path.join(self._place, b"backuptool-drill-" + secrets.token_hex(4).encode())
+
+    def __enter__(self) -> Scratch:
+        """Make it.
+
+        Raises:
+            RestoreError: It cannot be made there.
+        """
         try:
-            self.path = tempfile.mkdtemp(prefix=b"backuptool-drill-", dir=place)
+            os.mkdir(self.path, 0o700)
+            return self
         except OSError as exc:
-            shown = os.fsdecode(place)
+            shown = os.fsdecode(self._place)
             raise RestoreError(
                 f"cannot make a scratch directory in {shown}: {exc.strerror}; name another place", shown
             ) from exc
+        except BaseException:  # a signal; whether it came before or after is not known
+            self._forget()
+            raise
 
-    def __enter__(self) -> Scratch:
-        return self
+    def _forget(self) -> None:
+        try:
+            os.rmdir(self.path)
+        except OSError:
+            pass  # it was not made yet
 
     def __exit__(self, *exc_info: object) -> None:
         try:
-            _empty(self.path)
-            os.rmdir(self.path)
+            if os.path.lexists(self.path):
+                _empty(self.path)
+                os.rmdir(self.path)
         except OSError as exc:
             shown = os.fsdecode(self.path)
             raise RestoreError(

@@ -63,6 +63,9 @@ class RestoreOptions:
     verify: bool = False
     helpers: Optional[int] = None  #: processes beside this one, where it is enough for them; None for what pays
     most_helpers: Optional[int] = None  #: of those; None for no limit
+    #: Called with path and error of what the system would not write.
+    on_unwritten: Optional[Callable[[bytes, OSError], object]] = None
+    if_full: str = "make room and run it again, it will finish the rest"  #: what to do then
 
 
 def restore(
@@ -133,9 +136,7 @@ class _Restore:
                 raise
             shown = os.fsdecode(root)
             raise RestoreError(
-                f"cannot go on restoring into {shown}: {exc.strerror}; make room and run it again, it will finish the "
-                "rest",
-                shown,
+                f"cannot go on restoring into {shown}: {exc.strerror}; {options.if_full}", shown
             ) from exc
         return RestoreResult(
             snapshot=self._snapshot.to_result(),
@@ -310,6 +311,8 @@ class _Restore:
             elif exc.errno == errno.ENOTDIR:
                 self._problem("not-written", path, "not restored: the directory that it belongs into was not")
             else:
+                if self._options.on_unwritten is not None:
+                    self._options.on_unwritten(path, exc)
                 self._problem("not-written", path, f"not restored: {exc.strerror or exc}")
         except (ValueError, TypeError, OverflowError) as exc:  # a NUL in a link's target, text in place of a number
             self._problem("catalog-corrupt", path, f"not restored: {exc}")
