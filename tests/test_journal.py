@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -115,3 +116,98 @@ def test_journal_that_cannot_be_rolled_back_is_named_with_what_to_do(public_path
         as_nobody(look)
     with Repository(path) as repo:  # root may
         assert len(repo.list()) == 1
+
+
+# Write-ahead logs, and what is no file.
+
+
+def write_ahead_log(place: Path) -> bytes:
+    """Return the log of another database whose writer was killed."""
+    with closing(sqlite3.connect(str(place / "another.db"))) as connection:
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("CREATE TABLE another (value)")
+        connection.execute("INSERT INTO another VALUES (1)")
+        connection.commit()
+        return (place / "another.db-wal").read_bytes()
+
+
+def test_write_ahead_log_of_another_database_is_refused_and_nothing_is_changed(
+    repo: Repository, tree: Path, tmp_path: Path
+) -> None:
+    repo.snapshot(tree)
+    repo.close()
+    before = Path(repo.path).read_bytes()
+    log = Path(repo.path + "-wal")
+    log.write_bytes(write_ahead_log(tmp_path))
+    for use in (repo.list, repo.check, lambda: repo.snapshot(tree), lambda: repo.restore(1, tmp_path / "out")):
+        with pytest.raises(CorruptionError, match=r"backups\.db-wal, as no version of this program writes one"):
+            use()
+    assert Path(repo.path).read_bytes() == before
+    log.unlink()
+    assert repo.check().problems == ()
+
+
+@pytest.mark.plain
+def test_sqlite_by_itself_would_write_the_log_over_the_repository(repo: Repository, tree: Path, tmp_path: Path) -> None:
+    """The control."""
+    repo.snapshot(tree)
+    repo.close()
+    before = Path(repo.path).read_bytes()
+    Path(repo.path + "-wal").write_bytes(write_ahead_log(tmp_path))
+    with closing(sqlite3.connect(repo.path)) as connection:
+        connection.execute("SELECT * FROM sqlite_master").fetchall()
+    assert Path(repo.path).read_bytes() != before
+
+
+@pytest.mark.plain
+def test_what_a_database_browser_wrote_into_a_log_is_brought_back_as_the_message_says(
+    repo: Repository, tree: Path, tmp_path: Path
+) -> None:
+    repo.snapshot(tree, note="by us")
+    repo.close()
+    with closing(sqlite3.connect(repo.path)) as connection:
+        connection.execute("PRAGMA journal_mode=wal")
+        connection.execute("CREATE TABLE theirs (value)")
+        connection.execute("DROP TABLE theirs")
+        connection.commit()
+        assert os.path.getsize(repo.path + "-wal") > 0
+        for suffix in ("", "-wal"):
+            shutil.copyfile(repo.path + suffix, str(tmp_path / ("copy.db" + suffix)))
+    with Repository(tmp_path / "copy.db") as copy:
+        with pytest.raises(CorruptionError, match="PRAGMA journal_mode=DELETE"):
+            copy.list()
+        with closing(sqlite3.connect(copy.path)) as connection:
+            connection.execute("PRAGMA journal_mode=DELETE")
+        assert copy.list()[0].note == "by us"
+        assert copy.check().problems == ()
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "symlink", "dangling"])
+@pytest.mark.parametrize("suffix", ["-journal", "-wal"])
+def test_what_is_no_file_in_the_place_of_a_journal_is_refused_at_once(
+    repo: Repository, tree: Path, elsewhere: Path, kind: str, suffix: str
+) -> None:
+    repo.snapshot(tree)
+    repo.close()
+    beside = Path(repo.path + suffix)
+    beside.unlink(missing_ok=True)
+    if kind == "fifo":
+        os.mkfifo(beside)
+    elif kind == "directory":
+        beside.mkdir()
+    else:
+        beside.symlink_to(elsewhere if kind == "symlink" else "nowhere")
+    for use in (repo.list, lambda: repo.snapshot(tree)):
+        with pytest.raises(CorruptionError, match=f"{suffix} is no regular file"):
+            use()
+    assert elsewhere.read_bytes() == b"somebody's only copy\n"
+
+
+@pytest.mark.parametrize("suffix", ["-journal", "-wal"])
+def test_empty_files_beside_a_repository_do_no_harm(repo: Repository, tree: Path, suffix: str) -> None:
+    repo.snapshot(tree)
+    repo.close()
+    Path(repo.path + suffix).write_bytes(b"")
+    assert repo.check().problems == ()
+    assert len(repo.list()) == 1
+    repo.snapshot(tree)

@@ -20,7 +20,7 @@ from ..errors import (
 from .database import Database
 from .drivers import default_driver
 from .format import create_tables, not_yet, prepare_writing, verify
-from .journal import refuse_foreign_journal, telling_of_journal
+from .journal import refuse_what_does_harm, telling_of_journal
 from .recognition import is_encrypted, looking
 from .schema import PAGE_SIZE
 
@@ -170,7 +170,7 @@ def _encrypted_driver(key: FileKey) -> Driver:
 
 
 def _connect(path: str, lock_timeout: float, driver: Driver) -> Connection:
-    refuse_foreign_journal(path)
+    refuse_what_does_harm(path)
     connection = driver.connect(path, lock_timeout)
     try:
         for pragma in (

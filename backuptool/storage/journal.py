@@ -1,19 +1,21 @@
-"""What lies beside a repository file before SQLite sees it: a journal, and one that would have it remove another file.
+"""What lies beside a repository file before SQLite sees it: a journal, one that does harm, a write-ahead log.
 
-Owns the part of the journal's format that matters for this, and what is said of it. Rolling journals back is SQLite's
+Owns the part of their formats that matters for this, and what is said of it. Rolling journals back is SQLite's
 business.
 """
 
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 import struct
 from contextlib import contextmanager
 from typing import Iterator, Optional
 
 from ..errors import CorruptionError, RepositoryError, RepositoryNotWritableError
 
-__all__ = ["has_journal", "named_file", "refuse_foreign_journal", "telling_of_journal"]
+__all__ = ["has_journal", "named_file", "refuse_what_does_harm", "telling_of_journal"]
 
 #: What a journal of a transaction over several files ends with, see "Rollback Journal" in SQLite's file format.
 _MAGIC = bytes.fromhex("d9d505f920a163d7")
@@ -54,8 +56,35 @@ def has_journal(repository: str) -> bool:
         return False
 
 
-def refuse_foreign_journal(path: str) -> None:
-    """Refuse a journal that no version of this program wrote, before SQLite does what it says."""
+def refuse_what_does_harm(path: str) -> None:
+    """Refuse what no version of this program left beside a repository, before SQLite does what it says.
+
+    A journal that is a FIFO would have SQLite wait for ever. A write-ahead log is replayed into any file beside it,
+    whatever that file's header says: one that was left by another database, or by an older copy of this one, replaces
+    pages of the repository by its own.
+
+    Raises:
+        CorruptionError: There is something of the kind.
+    """
+    for suffix in ("-journal", "-wal"):
+        try:
+            status = os.lstat(path + suffix)
+        except OSError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise CorruptionError(
+                f"{path}{suffix} is no regular file, and SQLite would take it for what an interrupted write has left: "
+                "see what it is, and move it away",
+                path,
+            )
+        if suffix == "-wal" and status.st_size:
+            raise CorruptionError(
+                f"beside {path} is a write-ahead log, {path}-wal, as no version of this program writes one: SQLite "
+                "would write it over the repository. If it was left by another file, or by another state of this one, "
+                "move it away. If another program has just changed this repository, such as a database browser, keep "
+                f"a copy of both, then run: sqlite3 {shlex.quote(path)} 'PRAGMA journal_mode=DELETE'",
+                path,
+            )
     name = named_file(path)
     if name is not None:
         raise CorruptionError(

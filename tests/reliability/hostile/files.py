@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -44,6 +45,25 @@ def _journal_of_noise(repository: Path) -> None:
     repository.with_name(repository.name + "-journal").write_bytes(noise(100_000))
 
 
+def _log_of_another(repository: Path) -> None:
+    """Put the log of another database beside it, which SQLite would write over it."""
+    other = repository.with_name("another.db")
+    with closing(sqlite3.connect(str(other))) as connection:
+        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        connection.execute("CREATE TABLE another (value)")
+        connection.commit()
+        data = other.with_name("another.db-wal").read_bytes()
+    repository.with_name(repository.name + "-wal").write_bytes(data)
+
+
+def _fifo_as_journal(repository: Path) -> None:
+    os.mkfifo(repository.with_name(repository.name + "-journal"))
+
+
+def _symlink_as_journal(repository: Path) -> None:
+    repository.with_name(repository.name + "-journal").symlink_to(repository.parent.parent / "outside" / "victim")
+
+
 def file_cases() -> List[Case]:
     def header(name: str, offset: int, data: str, outcome: str) -> Case:
         return Case(name, _header(offset, bytes.fromhex(data)), outcome, settled=False)
@@ -71,5 +91,8 @@ def file_cases() -> List[Case]:
         Case("a write-ahead log", _as_wal, HARMLESS, settled=False),
         Case("small pages", _small_pages, HARMLESS),
         Case("a journal that names a file elsewhere", _journal_that_names, REFUSED, settled=False),
+        Case("a write-ahead log of another database", _log_of_another, REFUSED, settled=False),
+        Case("a journal that is a FIFO", _fifo_as_journal, REFUSED, settled=False),
+        Case("a journal that is a symlink", _symlink_as_journal, REFUSED, settled=False),
         Case("a journal of noise", _journal_of_noise, HARMLESS, settled=False),
     ]
