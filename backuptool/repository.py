@@ -328,17 +328,20 @@ class Repository(Looking, Keeping, Moving, Protecting):
 
         Cost: reads, decompresses and hashes everything once; with ``quick``, one sweep over the catalog.
         """
-        from .operations.check.checking import check
+        from .operations.check.checking import DamageError, check, unopened
 
-        with Reporter(progress) as reporter, self._pool.reading(fresh=True) as database:
-            return check(
-                database,
-                quick=quick,
-                reporter=reporter,
-                expect_at_least=expect_at_least,
-                remembered=self.remembered,
-                most_helpers=self._max_helpers,
-            )
+        try:
+            with Reporter(progress) as reporter, self._pool.reading(fresh=True) as database:
+                return check(
+                    database,
+                    quick=quick,
+                    reporter=reporter,
+                    expect_at_least=expect_at_least,
+                    remembered=self.remembered,
+                    most_helpers=self._max_helpers,
+                )
+        except DamageError as exc:
+            return unopened(exc, quick=quick)
 
     def guard(
         self,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -832,3 +833,56 @@ def test_view_for_people_who_write_sql_shows_each_snapshot(copy: Repository, sam
             for path, entry in tree.items()
             if entry.kind == 0o100000
         }
+
+
+# Files of which the end is missing: SQLite opens none.
+
+
+@pytest.mark.parametrize("left", [400, 16384, 0.5, 0.99])
+@pytest.mark.both
+def test_a_file_that_was_cut_off_is_told_as_that(repo: Repository, tree: Path, left: float) -> None:
+    repo.snapshot(tree)
+    repo.close()
+    size = os.path.getsize(repo.path)
+    kept = int(left if left > 1 else size * left // 16384 * 16384)
+    os.truncate(repo.path, kept)
+    for quick in (True, False):
+        report = repo.check(quick=quick)
+        assert [problem.kind for problem in report.problems] == ["database-corrupt"]
+        assert (report.ok, report.quick) == (False, quick)
+        message = str(report.problems[0])
+        assert "run check" not in message
+        if not repo.encrypted:
+            assert f"was cut off: it had {size:,} bytes, and {kept:,} are left. Use another copy of it" in message
+    with pytest.raises(CorruptionError, match=r"damaged|cut off"):
+        repo.list()
+    assert os.path.getsize(repo.path) == kept
+
+
+def test_a_file_that_was_cut_off_and_lengthened_gives_back_what_is_left(
+    repo: Repository, tree: Path, tmp_path: Path
+) -> None:
+    """As the message says."""
+    repo.snapshot(tree)
+    write(tree / "large", noise(3 << 20))  # which the end of the file has
+    repo.snapshot(tree)
+    repo.close()
+    size = os.path.getsize(repo.path)
+    os.truncate(repo.path, size - 16384)
+    advice = re.search("truncate -s ([0-9]+) COPY", str(repo.check().problems[0]))
+    assert advice is not None
+    os.truncate(repo.path, int(advice.group(1)))
+    assert repo.check().problems
+    assert len(repo.list()) == 2
+    assert repo.restore(1, tmp_path / "out").problems == ()
+
+
+def test_check_tells_of_damage_without_the_advice_to_check(repo: Repository, tree: Path) -> None:
+    repo.snapshot(tree)
+    repo.close()
+    with open(repo.path, "r+b") as file:
+        file.seek(16384)
+        file.write(bytes(os.path.getsize(repo.path) - 16384))
+    problems = repo.check().problems
+    assert problems
+    assert not [problem for problem in problems if "run check" in str(problem)]

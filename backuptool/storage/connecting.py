@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Optional, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Iterator, Optional, Sequence
 
 from ..errors import (
     CorruptionError,
@@ -18,11 +19,12 @@ from ..errors import (
     RepositoryNotWritableError,
 )
 from .database import Database
-from .drivers import default_driver
+from .drivers import DamageError, default_driver
 from .format import create_tables, not_yet, prepare_writing, verify
 from .journal import refuse_what_does_harm, telling_of_journal
-from .recognition import is_encrypted, looking
+from .recognition import first_bytes, is_encrypted, looking
 from .schema import PAGE_SIZE
+from .sqlite_files import HEADER_BYTES, declared_bytes
 
 if TYPE_CHECKING:
     from .drivers import Connection, Driver
@@ -76,7 +78,7 @@ def open_database(path: str, lock_timeout: float, keyring: Optional[Keyring] = N
 
 
 def _opened(path: str, lock_timeout: float, driver: Driver, key: Optional[FileKey]) -> Database:
-    with telling_of_journal(path):
+    with _telling_of_the_end(path), telling_of_journal(path):
         with looking():
             database = Database(path, _connect(path, lock_timeout, driver), key)
         try:
@@ -86,6 +88,25 @@ def _opened(path: str, lock_timeout: float, driver: Driver, key: Optional[FileKe
             database.close()
             raise
     return database
+
+
+@contextmanager
+def _telling_of_the_end(path: str) -> Iterator[None]:
+    """Say of a file that cannot be opened if it is shorter than it was: SQLite opens none that is."""
+    try:
+        yield
+    except DamageError as exc:
+        with looking():
+            declared = declared_bytes(first_bytes(path, HEADER_BYTES))
+        size = os.stat(path).st_size
+        if size >= declared:
+            raise
+        raise DamageError(
+            f"the repository {path} was cut off: it had {declared:,} bytes, and {size:,} are left. Use another copy of "
+            f"it; if there is none, lengthen a copy of this one (truncate -s {declared} COPY): check then names what "
+            "is lost, and restore or copy --incomplete may save what is left",
+            path,
+        ) from exc
 
 
 def open_address(address: tuple[str, Optional[bytes]], lock_timeout: float) -> Database:

@@ -112,7 +112,7 @@ class ConnectionPool:
             try:
                 if not os.access(self.path, os.W_OK):
                     raise RepositoryNotWritableError(
-                        f"the repository {self.path} is read-only; list, check and restore work, "
+                        f"the repository {self.path} is read-only: what only reads it works, "
                         "for the rest make it writable",
                         self.path,
                     )

@@ -15,7 +15,7 @@ from typing import Container, Optional, Tuple
 from ..errors import RepositoryError
 
 __all__ = [
-    *("ENCRYPTED_MAGIC", "Identity", "identity_of", "is_encrypted", "looking"),
+    *("ENCRYPTED_MAGIC", "Identity", "first_bytes", "identity_of", "is_encrypted", "looking"),
     *("note_closed", "note_opened", "open_now"),
 ]
 
@@ -56,19 +56,29 @@ def is_encrypted(path: str) -> bool:
     known = _opened.get(identity)
     if known is not None:
         return known[0]
-    begin = _read_where_open(identity)
+    return first_bytes(path, len(ENCRYPTED_MAGIC)) == ENCRYPTED_MAGIC
+
+
+def first_bytes(path: str, size: int) -> bytes:
+    """Return what a file begins with, nothing if there is none or it may not be read.
+
+    Raises:
+        RepositoryError: It cannot be read now.
+    """
+    identity = identity_of(path)
+    begin = None if identity is None else _read_where_open(identity, size)
     if begin is not None:
-        return begin == ENCRYPTED_MAGIC
+        return begin
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0))
     except (FileNotFoundError, PermissionError):
-        return False
+        return b""
     except OSError as exc:
         raise _unreadable(path, exc) from exc
     try:
-        return os.read(descriptor, len(ENCRYPTED_MAGIC)) == ENCRYPTED_MAGIC
+        return os.read(descriptor, size)
     except IsADirectoryError:
-        return False
+        return b""
     except OSError as exc:
         raise _unreadable(path, exc) from exc
     finally:
@@ -79,7 +89,7 @@ def _unreadable(path: str, exc: OSError) -> RepositoryError:
     return RepositoryError(f"cannot open the repository {path}: {exc.strerror}", path)
 
 
-def _read_where_open(identity: Identity) -> Optional[bytes]:
+def _read_where_open(identity: Identity, size: int) -> Optional[bytes]:
     """Return what a file begins with if this process has it open: the caller may ask it with SQLite of its own.
 
     Read through the descriptor that is there: to open and close another one would drop the locks of that connection.
@@ -92,7 +102,7 @@ def _read_where_open(identity: Identity) -> Optional[bytes]:
         try:
             status = os.fstat(int(name))
             if (status.st_dev, status.st_ino) == identity:
-                return os.pread(int(name), len(ENCRYPTED_MAGIC), 0)
+                return os.pread(int(name), size, 0)
         except OSError:  # closed by now, or open for writing alone
             continue
     return None

@@ -6,7 +6,7 @@ here, and SQLite is not needed for it.
 
 from __future__ import annotations
 
-__all__ = ["COMPANIONS", "HEADER_BYTES", "INDEX", "LOG", "MAGIC", "has_log_format", "is_companion"]
+__all__ = ["COMPANIONS", "HEADER_BYTES", "INDEX", "LOG", "MAGIC", "declared_bytes", "has_log_format", "is_companion"]
 
 #: What every database begins with, and how long its header is.
 MAGIC = b"SQLite format 3\0"
@@ -29,6 +29,14 @@ _JOURNAL_MAGICS = (bytes.fromhex("d9d505f920a163d7"), bytes(8))
 #: Bytes of a piece of a log's index, and of one that was cut because nobody used it any more.
 _INDEX_PIECE = 32 << 10
 _INDEX_CUT = 3
+
+
+def declared_bytes(header: bytes) -> int:
+    """Return how long a database is by its header, 0 if that does not say so."""
+    page_size = int.from_bytes(header[16:18], "big")
+    if not header.startswith(MAGIC) or header[24:28] != header[92:96]:  # not written by a SQLite that counts its pages
+        return 0
+    return (65536 if page_size == 1 else page_size) * int.from_bytes(header[28:32], "big")
 
 
 def has_log_format(header: bytes) -> bool:

@@ -18,11 +18,12 @@ from ...results.problem import Problem
 from ...results.remembered import Remembered
 from ...storage.bases import bases_by_pack, behind_bases
 from ...storage.database import Database
+from ...storage.drivers import DamageError
 from ...storage.partial_indexes import compare_partial_indexes
 from .examining import Examination
 from .recounting import Recount, text_of
 
-__all__ = ["check"]
+__all__ = ["DamageError", "check", "unopened"]
 
 #: What SQLite says of the pages that an encrypted repository keeps its wrapped keys in, if that is all it says.
 _KEY_PAGES_ONLY = ("*** in database main ***\nPage 3: never used\nPage 4: never used",)
@@ -55,7 +56,7 @@ def check(
     try:
         run.trace()
     except CorruptionError as exc:
-        run.problem("database-corrupt", str(exc))
+        run.problem("database-corrupt", _told(exc))
     return CheckResult(
         snapshots=run.snapshots,
         files=run.files,
@@ -65,6 +66,25 @@ def check(
         quick=quick,
         elapsed_seconds=time.monotonic() - begin,
         problems=tuple(run.problems),
+    )
+
+
+def _told(damage: CorruptionError) -> str:
+    """Return what is damaged, without the advice to check."""
+    return damage.what if isinstance(damage, DamageError) else str(damage)
+
+
+def unopened(damage: DamageError, *, quick: bool) -> CheckResult:
+    """Return what there is to tell of a repository that is too damaged to be looked at."""
+    return CheckResult(
+        snapshots=0,
+        files=0,
+        contents=0,
+        packs=0,
+        read_bytes=0,
+        quick=quick,
+        elapsed_seconds=0.0,
+        problems=(Problem(kind="database-corrupt", path="", message=damage.what),),
     )
 
 
@@ -95,7 +115,7 @@ class _Check:
             try:
                 rows = self.database.query(f"PRAGMA {pragma}")
             except CorruptionError as exc:
-                self.problem("database-corrupt", str(exc))
+                self.problem("database-corrupt", _told(exc))
                 continue
             for row in rows:
                 text = row[0].decode("utf-8", "replace") if isinstance(row[0], bytes) else str(row[0])
@@ -113,7 +133,7 @@ class _Check:
             compare_partial_indexes(self.database, self.problem)
             newest = self.database.next_id("snapshots") - 1
         except CorruptionError as exc:
-            self.problem("database-corrupt", str(exc))
+            self.problem("database-corrupt", _told(exc))
             return
         if expect_at_least is not None and newest < expect_at_least:
             self.problem(
@@ -129,7 +149,7 @@ class _Check:
             with self.database.read_transaction():
                 recount.run()
         except CorruptionError as exc:
-            self.problem("database-corrupt", str(exc))
+            self.problem("database-corrupt", _told(exc))
         self.snapshots, self.files = recount.snapshots, recount.files
         self.contents, self.packs = recount.contents, recount.packs
         self.live_bytes = recount.live_bytes
@@ -160,7 +180,7 @@ class _Check:
             try:
                 pack = self.database.value(sql, (last,))
             except CorruptionError as exc:
-                self.problem("database-corrupt", str(exc))
+                self.problem("database-corrupt", _told(exc))
                 continue
             if pack is None:
                 return None

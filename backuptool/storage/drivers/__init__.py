@@ -68,6 +68,18 @@ class Driver(Protocol):
         """Open an empty database that is in memory alone."""
 
 
+class DamageError(CorruptionError):
+    """What SQLite itself finds damaged, or cannot open.
+
+    Attributes:
+        what: The message without the next step: for check, which is that step.
+    """
+
+    def __init__(self, what: str, path: str, step: str = "") -> None:
+        super().__init__(what + step, path)
+        self.what = what
+
+
 _default: Optional[Driver] = None
 
 
@@ -115,7 +127,7 @@ def failure(kind: str, path: str, text: str) -> BackuptoolError:
         )
     if kind == "readonly":
         return RepositoryNotWritableError(
-            f"the repository {path} is read-only; list, check and restore work, for the rest make it writable", path
+            f"the repository {path} is read-only: what only reads it works, for the rest make it writable", path
         )
     if kind == "unopened":
         return RepositoryNotWritableError(
@@ -131,4 +143,4 @@ def failure(kind: str, path: str, text: str) -> BackuptoolError:
         )
     if kind == "closed":
         return RepositoryError(f"the repository {path} was closed", path)
-    return CorruptionError(f"the repository {path} is damaged ({text}); run check to see what is hit", path)
+    return DamageError(f"the repository {path} is damaged ({text})", path, "; run check to see what is hit")
