@@ -344,6 +344,22 @@ def test_an_incomplete_copy_has_all_the_rest_and_does_not_look_whole(
     assert (again.copied_snapshots, again.present_snapshots) == (0, 5)
 
 
+@pytest.mark.parametrize("incomplete", [False, True])
+def test_what_is_damaged_is_not_counted_as_new(
+    repo: Repository, other: Repository, tmp_path: Path, incomplete: bool
+) -> None:
+    for number in range(4):
+        write(tmp_path / "tree" / f"{number}", noise(1000 + number, number))
+    repo.snapshot(tmp_path / "tree")
+    for number in range(3):
+        damage_content(repo, f"{number}")
+        there = [3, 2, 1][number]
+        result = repo.copy(tmp_path / f"{number}.db", incomplete=incomplete)
+        arrived = sql(tmp_path / f"{number}.db", "SELECT coalesce(sum(size), 0), count(*) FROM contents")
+        assert arrived == [(result.new_bytes, there)]
+        assert result.new_bytes == sum(range(1001 + number, 1004))
+
+
 def test_an_incomplete_copy_is_followed_by_a_whole_one_when_the_damage_is_mended(
     repo: Repository, other: Repository, tree: Path
 ) -> None:

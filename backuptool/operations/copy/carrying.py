@@ -67,6 +67,7 @@ class Carrier:
 
     Attributes:
         lost: The hash of each content that could not be carried and why, by its ordinal; nothing was stored of it.
+        lost_bytes: Bytes of these; the writer counts them as new, as it expects them.
         whole_packs: Packs that were taken as they are.
     """
 
@@ -81,7 +82,7 @@ class Carrier:
         from concurrent.futures import ThreadPoolExecutor
 
         self.lost: dict[int, tuple[bytes, CorruptionError]] = {}
-        self.whole_packs = 0
+        self.whole_packs = self.lost_bytes = 0
         self._origin = origin
         self._destination = destination
         self._writer = writer
@@ -225,6 +226,7 @@ class Carrier:
                     data = memoryview(self._reader.read(location))
             except CorruptionError as exc:
                 self.lost[ordinal] = (location.hash, exc)
+                self.lost_bytes += location.size
                 continue
             self._buffer[self._filled : self._filled + location.size] = data
             self._members.append((ordinal, location.hash, location.size))

@@ -95,7 +95,7 @@ class CopyAttempt:
                     self._take(batch, carrier)
                 carrier.deliver()
             writer.flush()
-        self.new_bytes, self.stored_bytes = writer.new_bytes, writer.stored_bytes
+        self.new_bytes, self.stored_bytes = writer.new_bytes - carrier.lost_bytes, writer.stored_bytes
         self.whole_packs = carrier.whole_packs
         self._find_lost(carrier, len(writer.ids))
         if self._row.compute_digest() != self._row.digest:
