@@ -87,6 +87,22 @@ def test_the_script_completes_commands_options_choices_and_files(run: Runner) ->
     assert "--sample" in complete("backuptool", "drill", "--s")
     assert complete("backuptool", "restore", "--overwrite", "if") == ["if-changed", "if-newer"]
     assert complete("backuptool", "copy", "--destination", "file") == ["file name.db"]
+    # Directories, wherever they stand; what may be one or the number of a snapshot too.
+    for words in (
+        ["snapshot"],
+        ["snapshot", "--exclude", "*.tmp"],
+        ["snapshot", "--target-directory"],
+        ["restore"],
+        ["restore", "latest"],
+        ["restore", "1", "--verify"],
+        ["restore", "--snapshot-number", "latest"],
+        ["restore", "latest", "--output-directory"],
+        ["diff", "--directory"],
+        ["list", "--source"],
+    ):
+        assert complete("backuptool", *words, "tr") == ["tree"], words
+    for_zsh = [line for line in run("completion", "zsh").out.splitlines() if "the snapshot, and where to" in line]
+    assert [line.endswith(':_files -/"') for line in for_zsh] == [True]
 
 
 def test_without_shtab_one_line_says_what_to_install(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 from typing import Any
 
 import attrs
@@ -70,6 +71,8 @@ def _mark_paths(parser: argparse.ArgumentParser, shtab: Any) -> None:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _mark_paths(command, shtab)
-        elif isinstance(action.metavar, str) and action.metavar.split("|")[0] in ("FILE", "DIRECTORY"):
-            kind = shtab.FILE if action.metavar.startswith("FILE") else shtab.DIRECTORY
-            action.complete = kind  # type: ignore[attr-defined]
+        elif isinstance(action.metavar, str):
+            words = re.findall("[A-Z]+", action.metavar)  # of one in several parts, such as FILE|-, SNAPSHOT DIRECTORY
+            for word, kind in (("FILE", shtab.FILE), ("DIRECTORY", shtab.DIRECTORY)):
+                if word in words:
+                    action.complete = kind  # type: ignore[attr-defined]
