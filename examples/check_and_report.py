@@ -26,12 +26,13 @@ def check_and_report(repository: str) -> int:
 if __name__ == "__main__":
     if len(sys.argv) == 2:
         sys.exit(1 if check_and_report(sys.argv[1]) else 0)
+    if len(sys.argv) > 2:
+        sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as temporary:
-        source, database = Path(temporary, "notes"), Path(temporary, "backups.db")
-        source.mkdir()
-        (source / "todo.txt").write_text("buy milk\n", encoding="utf-8")
+        database = Path(temporary, "backups.db")
+        Path(temporary, "todo.txt").write_text("buy milk\n", encoding="utf-8")
         with Repository(database) as repo:
-            repo.snapshot(source)
+            repo.snapshot(temporary)
         assert check_and_report(str(database)) == 0
         with sqlite3.connect(database) as connection:
             connection.execute("UPDATE packs SET data = zeroblob(length(data))")  # what a dying disk might do

@@ -31,10 +31,9 @@ def compare(repository: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        compare(Path(sys.argv[1]))
-        sys.exit()
+    if len(sys.argv) > 2:
+        sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as temporary, Repository(Path(temporary, "backups.db")) as example:
-        for _ in range(3):
+        if len(sys.argv) == 1:
             example.snapshot(temporary)
-        compare(Path(temporary, "backups.db"))
+        compare(Path(sys.argv[1] if len(sys.argv) > 1 else example.path))

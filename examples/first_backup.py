@@ -29,6 +29,8 @@ def first_backup(directory: str, repository: str, output: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) == 4:
         first_backup(*sys.argv[1:])
+    elif len(sys.argv) > 1:
+        sys.exit(__doc__)
     else:
         with tempfile.TemporaryDirectory() as temporary:
             place = Path(temporary)

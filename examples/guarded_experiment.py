@@ -22,9 +22,8 @@ def experiment(directory: Path) -> None:
 def guarded(directory: Path, repository: str) -> Guard:
     """Run the experiment; whatever comes of it, the directory is as it was before or as it is after."""
     with Repository(repository) as repo:
-        guard = repo.guard(directory, note="before the experiment", tags=["guard"])
         try:
-            with guard:
+            with repo.guard(directory, note="before the experiment", tags=["guard"]) as guard:
                 experiment(directory)
         except ValueError as error:
             print(f"{error}; {guard.restored}")
@@ -32,8 +31,10 @@ def guarded(directory: Path, repository: str) -> Guard:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (1, 3):
+        sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as temporary:
-        directory = Path(sys.argv[1] if len(sys.argv) > 2 else temporary, "experiment")
-        directory.mkdir(exist_ok=True)
-        guarded(directory, sys.argv[2] if len(sys.argv) > 2 else str(Path(temporary, "backups.db")))
-        print(*sorted(path.name for path in directory.iterdir()))
+        place, database = sys.argv[1:] or (temporary, f"{temporary}/backups.db")
+        Path(place, "experiment").mkdir(exist_ok=True)
+        guarded(Path(place, "experiment"), database)
+        print(*sorted(path.name for path in Path(place, "experiment").iterdir()))

@@ -45,7 +45,7 @@ def restore_file(repository: str, snapshot: int, path: bytes, output: str) -> No
     assert header in ([0x626B7570, 1], [0x626B7570, 2]), "not a repository of format 1 or 2"
     sql = """SELECT c.id, c.hash FROM snapshots s JOIN files f USING (source) JOIN contents c ON c.id = f.content
              WHERE s.id = ? AND s.id BETWEEN f.first AND coalesce(f.last, s.id) AND f.path = CAST(? AS TEXT)"""
-    number, digest = database.execute(sql, (snapshot, path)).fetchone()
+    number, digest = database.execute(sql, (snapshot, path)).fetchone() or sys.exit("no such file in that snapshot")
     with open(output + ".part", "wb") as file:
         hasher = hashlib.sha256()
         for piece in content(database, number):
@@ -57,4 +57,6 @@ def restore_file(repository: str, snapshot: int, path: bytes, output: str) -> No
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 5 or not sys.argv[2].isdecimal():
+        sys.exit(__doc__)
     restore_file(sys.argv[1], int(sys.argv[2]), os.fsencode(sys.argv[3]), sys.argv[4])

@@ -34,7 +34,7 @@ def nightly_run(repository: str, directories: List[str]) -> int:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        sys.exit(nightly_run(sys.argv[1], sys.argv[2:]))
+    if len(sys.argv) > 1:
+        sys.exit(nightly_run(sys.argv[1], sys.argv[2:]) if len(sys.argv) > 2 else __doc__)
     with tempfile.TemporaryDirectory() as temporary:
         sys.exit(nightly_run(str(Path(temporary, "backups.db")), [temporary]))

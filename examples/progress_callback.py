@@ -17,7 +17,7 @@ class TooSlowError(Exception):
     """Raised by the callback; it ends the snapshot, and the repository is as before."""
 
 
-def save_in_time(repository: str, directory: str, seconds: float) -> None:
+def save_in_time(repository: str, directory: str, seconds: int) -> None:
     """Save a directory, unless that takes longer than some seconds."""
     deadline = time.monotonic() + seconds
 
@@ -31,10 +31,9 @@ def save_in_time(repository: str, directory: str, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 4:
-        save_in_time(sys.argv[1], sys.argv[2], float(sys.argv[3]))
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            Path(temporary, "notes").mkdir()
-            Path(temporary, "notes", "numbers.txt").write_text("\n".join(map(str, range(10**6))), encoding="ascii")
-            save_in_time(str(Path(temporary, "backups.db")), str(Path(temporary, "notes")), 60.0)
+    if len(sys.argv) != 1 and not (len(sys.argv) == 4 and sys.argv[3].isdecimal()):
+        sys.exit(__doc__)
+    with tempfile.TemporaryDirectory() as temporary:
+        Path(temporary, "numbers.txt").write_bytes(bytes(10**7))
+        repository, directory, seconds = sys.argv[1:] or (f"{temporary}/backups.db", temporary, "60")
+        save_in_time(repository, directory, int(seconds))

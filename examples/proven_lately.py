@@ -1,10 +1,9 @@
-"""Tell which sources were not proven restorable lately; the exit code is 1 if there are any.
+"""Tell which sources were not proven restorable lately; the exit code is 1 if there are any, or none to be proven.
 
-Run it as: python proven_lately.py backups.db 30
+    python proven_lately.py [REPOSITORY DAYS]
+
 Without arguments it shows what it does on a source of its own.
 """
-
-from __future__ import annotations
 
 import sys
 import tempfile
@@ -16,25 +15,26 @@ from backuptool import Repository, printable
 DAY_NS = 86_400 * 1_000_000_000
 
 
-def main(database: str, days: float) -> int:
+def main(database: str, days: int) -> int:
+    """Print the last time of each source that is late, and return 1 if there is one."""
     with Repository(database) as repo:
         snapshots = repo.list()
     proven = {(drill.host, drill.source): drill.finished_ns for drill in snapshots.drills if drill.ok}
-    late = 0
-    for host, source in sorted({(snapshot.host, snapshot.source) for snapshot in snapshots}):
-        age = (time.time_ns() - proven.get((host, source), 0)) / DAY_NS
-        if age > days:
-            late += 1
-            print(printable(f"{host}:{source}: " + ("never proven" if age > 10_000 else f"{age:.1f} days ago")))
-    print(f"{late} of them late" if late else "all proven lately")
-    return 1 if late else 0
+    sources = sorted({(snapshot.host, snapshot.source) for snapshot in snapshots})
+    ages = {source: (time.time_ns() - proven.get(source, 0)) / DAY_NS for source in sources}
+    late = [source for source in sources if ages[source] > days]
+    for source in late:
+        print(printable(":".join(source)), f"{ages[source]:.1f} days ago" if source in proven else "never proven")
+    print(f"{len(late)} of them late" if late else "all proven lately" if sources else "nothing is saved there")
+    return 0 if sources and not late else 1
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        sys.exit(main(sys.argv[1], float(sys.argv[2])))
-    with tempfile.TemporaryDirectory() as place, Repository(f"{place}/backups.db") as repository:
-        (Path(place) / "source").mkdir()
-        repository.snapshot(f"{place}/source")
-        repository.drill()
-        main(repository.path, 30)
+    if len(sys.argv) == 3 and sys.argv[2].isdecimal():
+        sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    if len(sys.argv) > 1:
+        sys.exit(__doc__)
+    with tempfile.TemporaryDirectory() as place, Repository(Path(place, "backups.db")) as example:
+        example.snapshot(place)
+        print(example.drill())
+        main(str(example.path), 30)

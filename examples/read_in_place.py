@@ -13,28 +13,25 @@ from backuptool import Repository
 
 
 def show_versions(repository: str, path: str) -> None:
-    """Print when each version was there, and its first line and last byte."""
+    """Print the first line and the last byte of each version, and what else changed in the last night."""
     with Repository(repository) as repo:
-        for version in repo.history(path):
-            there = repo.tree(version.first) / path
-            with there.open("rb") as file:
+        history = repo.history(path)
+        for version in history:
+            with (repo.tree(version.first) / path).open("rb") as file:
                 first_line = file.readline(80)
-                file.seek(-1, 2)
-                last_byte = file.read()
-            print(f"snapshots {version.first} to {version.last}, {version.event}: {first_line!r} … {last_byte!r}")
-        for difference in repo.diff("latest~1"):
-            print(f"last night: {difference.status} {difference.path}")
+                file.seek(max(0, version.entry.size_bytes - 1))
+                print(f"snapshot {version.first}, {version.event}: {first_line!r} … {file.read()!r}")
+        print(*history.problems, end="")
+        sources = [(snapshot.host, snapshot.source) for snapshot in repo.list()]
+        if sources.count(sources[-1]) > 1:
+            print(*[f"last night: {found.status} {found.path or '.'}" for found in repo.diff("latest~1")], sep="\n")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        show_versions(*sys.argv[1:])
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            notes, database = Path(temporary, "notes"), str(Path(temporary, "backups.db"))
-            notes.mkdir()
-            for text in ("milk\n", "milk and bread\n"):
-                notes.joinpath("todo.txt").write_text(text, encoding="utf-8")
-                with Repository(database) as repo:
-                    repo.snapshot(notes)
-            show_versions(database, "todo.txt")
+    if len(sys.argv) not in (1, 3):
+        sys.exit(__doc__)
+    with tempfile.TemporaryDirectory() as temporary, Repository(Path(temporary, "backups.db")) as example:
+        for text in ("milk\n", "milk and bread\n") if len(sys.argv) == 1 else ():
+            Path(temporary, "todo.txt").write_text(text, encoding="utf-8")
+            example.snapshot(temporary)
+        show_versions(*sys.argv[1:] or (str(example.path), "todo.txt"))

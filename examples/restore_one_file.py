@@ -17,9 +17,7 @@ def restore_versions(repository: str, path: str, output: str) -> None:
     with Repository(repository) as repo:
         for snapshot in repo.list():
             place = Path(output, str(snapshot.id))
-            result = repo.restore(
-                snapshot.id, place, include=["/" + path]
-            )  # the slash: this path, no other of its name
+            result = repo.restore(snapshot.id, place, include=["/" + path])  # the slash: no other one of its name
             if result.restored_files:
                 print(f"snapshot {snapshot.id} of {snapshot.time:%Y-%m-%d %H:%M}: {place / path}")
 
@@ -27,6 +25,8 @@ def restore_versions(repository: str, path: str, output: str) -> None:
 if __name__ == "__main__":
     if len(sys.argv) == 4:
         restore_versions(*sys.argv[1:])
+    elif len(sys.argv) > 1:
+        sys.exit(__doc__)
     else:
         with tempfile.TemporaryDirectory() as temporary:
             source, database, out = (str(Path(temporary, name)) for name in ("notes", "backups.db", "out"))

@@ -27,5 +27,7 @@ def save_from_memory(repository: str, scratch: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 2:
+        sys.exit(__doc__)
     with tempfile.TemporaryDirectory() as temporary:
         save_from_memory(sys.argv[1] if len(sys.argv) > 1 else str(Path(temporary, "backups.db")), temporary)
