@@ -62,7 +62,7 @@ def open_database(path: str, lock_timeout: float, keyring: Optional[Keyring] = N
         if keyring is not None and keyring.wants_encryption:
             raise RepositoryError(
                 f"{path} is not encrypted, but a password was given: leave it out, or name another file for an "
-                "encrypted repository",
+                "encrypted repository; if it was one, its first bytes are damaged: put a copy in its place",
                 path,
             )
         return _opened(path, lock_timeout, default_driver(), None)

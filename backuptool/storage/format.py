@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["FormatChangedError", "create_tables", "not_yet", "prepare_writing", "upgrade", "verify"]
 
 
+#: Higher numbers of formats are damage, and not written by a later version.
+_PLAUSIBLE = 1000
+
+
 class FormatChangedError(Exception):
     """Another process has upgraded the file; it must be opened again."""
 
@@ -66,10 +70,18 @@ def verify(database: Database) -> int:
         if small and not database.query("SELECT 1 FROM sqlite_master LIMIT 1"):
             raise not_yet(database.path)  # the creation was interrupted behind the first page
         raise NotARepositoryError(
-            f"{database.path} is an SQLite database, but not a backuptool repository; name another file", database.path
+            f"{database.path} is an SQLite database, but not a backuptool repository; name another file, or put a copy "
+            "in its place if it was one: its first bytes are damaged then",
+            database.path,
         )
     found = int(database.value("PRAGMA user_version"))
-    if not 1 <= found <= FORMAT:
+    if not 1 <= found <= _PLAUSIBLE:
+        raise CorruptionError(
+            f"the header of {database.path} has {found} as the number of the format, as no version will: it is "
+            "damaged; restore the repository from a copy",
+            database.path,
+        )
+    if found > FORMAT:
         raise UnsupportedFormatError(
             f"{database.path} has format {found}, and this version knows formats up to {FORMAT}: "
             "install a newer backuptool to use it",

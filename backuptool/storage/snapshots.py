@@ -172,7 +172,8 @@ def find_snapshot(database: Database, reference: int | str) -> SnapshotRow:
         if rows:
             return _snapshot_row(rows[0], database.path)
     available = [row[0] for row in database.query("SELECT id FROM snapshots ORDER BY id")]
-    raise SnapshotNotFoundError(_not_found(reference, available), reference, available)
+    ever = bool(available) or database.total("SELECT max(seq) FROM sqlite_sequence WHERE name = 'snapshots'") > 0
+    raise SnapshotNotFoundError(_not_found(reference, available, ever), reference, available)
 
 
 def _counted_back(database: Database, latest: Latest) -> Optional[int]:
@@ -199,7 +200,9 @@ def _counted_back(database: Database, latest: Latest) -> Optional[int]:
     )
 
 
-def _not_found(reference: int | str, available: Sequence[int]) -> str:
+def _not_found(reference: int | str, available: Sequence[int], ever: bool) -> str:
+    if not available and ever:
+        return f"there is no snapshot {reference}: the repository has none any more; run check, or take one"
     if not available:
         return f"there is no snapshot {reference}: the repository has none yet; take one with snapshot"
     shown = ", ".join(map(str, available if len(available) <= 20 else [*available[:8], "…", *available[-8:]]))

@@ -38,7 +38,7 @@ def test_without_a_repository_nothing_is_made(repo: Repository, out: Path) -> No
 def test_an_empty_repository_has_no_latest_snapshot(repo: Repository, tree: Path, out: Path) -> None:
     repo.snapshot(tree)
     repo.prune(1)
-    with pytest.raises(SnapshotNotFoundError, match="the repository has none yet"):
+    with pytest.raises(SnapshotNotFoundError, match="the repository has none any more"):
         repo.restore("latest", out)
 
 

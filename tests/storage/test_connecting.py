@@ -224,8 +224,8 @@ OTHERS: Dict[str, Tuple[Callable[[Path], object], Type[BackuptoolError], str]] =
     ),
     "no format": (
         lambda path: foreign(path, f"PRAGMA application_id={APPLICATION_ID}", "CREATE TABLE t (x)"),
-        UnsupportedFormatError,
-        "has format 0",
+        CorruptionError,
+        "has 0 as the number of the format",
     ),
     "other tables": (
         lambda path: foreign(path, f"PRAGMA application_id={APPLICATION_ID}", "PRAGMA user_version=1"),

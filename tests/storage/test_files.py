@@ -42,7 +42,7 @@ def test_message_about_a_missing_snapshot_stays_short(repo: Repository, tree: Pa
 def test_repository_without_snapshots_says_so(repo: Repository, tree: Path) -> None:
     repo.snapshot(tree)
     repo.prune(1)
-    with pytest.raises(SnapshotNotFoundError, match="has none yet"):
+    with pytest.raises(SnapshotNotFoundError, match="has none any more"):
         repo.restore("latest", tree)
 
 
@@ -107,7 +107,7 @@ def test_damaged_row_of_a_file_is_not_taken_for_a_file(repo: Repository, tree: P
     expected = entries(tree)
     sql(repo.path, "UPDATE files SET mode = 'rw' WHERE path = 'a.txt'")
     result = repo.restore(1, tmp_path / "out")
-    assert [problem.path for problem in result.problems] == ["a.txt"]
+    assert [problem.path for problem in result.problems] == [".", "a.txt"]
     found = entries(tmp_path / "out")
     del expected[b"a.txt"]
     assert found == expected

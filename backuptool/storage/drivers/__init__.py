@@ -120,7 +120,11 @@ def failure(kind: str, path: str, text: str) -> BackuptoolError:
             path,
         )
     if kind == "foreign":
-        return NotARepositoryError(f"{path} is not a backuptool repository; name another file", path)
+        return NotARepositoryError(
+            f"{path} is not a backuptool repository; name another file, or put a copy in its place if it was one: its "
+            "first bytes are damaged then",
+            path,
+        )
     if kind == "full":
         return RepositoryNotWritableError(
             f"no space left for the repository {path}; nothing saved before is lost: free space, and run it again", path
