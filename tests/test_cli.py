@@ -440,6 +440,9 @@ def test_an_interrupted_command_ends_with_a_line_and_exit_code_130(run: Runner, 
 
     def interrupt() -> None:
         descriptor = os.open("patterns", os.O_WRONLY)
+        os.write(descriptor, b"*.tmp")
+        while int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder):
+            pass  # until it reads, and does not open the file any more
         signal.pthread_kill(command_thread, signal.SIGINT)
         os.close(descriptor)
 
