@@ -116,7 +116,7 @@ class RetentionPolicy(Result):
     def _headline(self) -> str:
         rules = [f"last {self.last}"] if self.last else []
         rules += [f"{name} {places}" for name, places in self.periods().items()]
-        rules += [f"within {self.within}"] if self.within else []
+        rules += [f"within {_span(self.within)}"] if self.within else []
         rules += [f"tag {tag}" for tag in self.tags]
         rules += [f"at most {format_size(self.max_bytes)}"] if self.max_bytes is not None else []
         return ", ".join(rules) or "no rule: everything is kept"
@@ -287,12 +287,16 @@ class _Newest:
         return True, Reason(rule=self.name, period=period, text=text)
 
 
+def _span(duration: datetime.timedelta) -> str:
+    hours = duration / datetime.timedelta(hours=1)
+    return f"{hours:g} h" if hours % 24 else f"{hours / 24:g} d"
+
+
 class _Within:
     """Keeps those from the first one on that is not older than a duration."""
 
     def __init__(self, duration: datetime.timedelta, candidates: Sequence[_Candidate]) -> None:
-        hours = duration / datetime.timedelta(hours=1)
-        self._text = f"within {hours:g} h" if hours % 24 else f"within {hours / 24:g} d"
+        self._text = f"within {_span(duration)}"
         times = [(each.snapshot.started_ns, each.snapshot.id) for each in candidates if each.believed]
         span_ns = duration // datetime.timedelta(microseconds=1) * 1000
         self._first = next((number for time_ns, number in times if time_ns >= times[-1][0] - span_ns), 0)

@@ -15,6 +15,7 @@ import pytest
 
 from backuptool import (
     CheckResult,
+    Decision,
     Diff,
     Difference,
     Entry,
@@ -25,6 +26,7 @@ from backuptool import (
     Problem,
     PruneResult,
     RestoreResult,
+    RetentionPolicy,
     SkippedFile,
     Snapshot,
     SnapshotList,
@@ -373,6 +375,87 @@ def test_the_repr_says_what_was_read(result: Result, text: str) -> None:
 def test_what_was_read_is_a_sequence_and_a_table_with_a_row_for_each(result: History) -> None:
     assert list(result) == [result[index] for index in range(len(result))]
     assert Page(result._repr_html_()).tags.count("tr") == len(result) + 1
+
+
+@pytest.mark.parametrize("number", [60, 61, 5000])
+@pytest.mark.parametrize("kind", ["found", "listed", "differs", "snapshots"])
+def test_a_table_of_many_has_the_first_the_last_and_their_number(kind: str, number: int) -> None:
+    many: Dict[str, Result] = {
+        "found": attrs.evolve(
+            FOUND, versions=tuple(attrs.evolve(FOUND[0], first=index, last=index) for index in range(number))
+        ),
+        "listed": attrs.evolve(LISTING, entries=(LISTING[0],) * number),
+        "differs": attrs.evolve(DIFF, differences=(DIFF[0],) * number),
+        "snapshots": SnapshotList(
+            snapshots=tuple(attrs.evolve(SNAPSHOT, id=index) for index in range(number)),
+            size_bytes=0,
+            distinct_bytes=0,
+            repository_bytes=0,
+        ),
+    }
+    text = many[kind]._repr_html_()
+    page = Page(text)
+    if number <= 60:
+        assert page.tags.count("tr") == 1 + number
+        assert "rows in all" not in text
+    else:
+        assert page.tags.count("tr") == 1 + 10 + 1 + 10
+        assert f"… {number:,} rows in all …" in text
+        assert len(text) < 20_000
+    if kind == "snapshots":
+        shown = [row.split("<td style='text-align:left'>")[1] for row in text.split("<tr>")[2:] if "style" in row]
+        ids = [int(row.partition("<")[0]) for row in shown]
+        assert ids == (list(range(60)) if number == 60 else [*range(10), *range(number - 10, number)])
+    assert len(repr(many[kind])) < 300
+
+
+def test_the_table_of_many_decisions_is_short_too() -> None:
+    decisions = tuple(
+        Decision(snapshot=attrs.evolve(SNAPSHOT, id=index), kept=True, reasons=()) for index in range(1000)
+    )
+    result = PruneResult(
+        snapshots=(),
+        decisions=decisions,
+        removed_versions=0,
+        removed_contents=0,
+        removed_bytes=0,
+        repacked_packs=0,
+        freed_bytes=0,
+        repository_bytes=0,
+        dry_run=True,
+        elapsed_seconds=0.5,
+    )
+    text = result._repr_html_()
+    assert Page(text).tags.count("tr") == 10 + 1 + 10
+    assert "snapshot 999" in text
+
+
+def test_the_table_of_snapshots_shows_their_tags() -> None:
+    listing = SnapshotList(snapshots=(SNAPSHOT,), size_bytes=0, distinct_bytes=0, repository_bytes=0)
+    page = Page(listing._repr_html_())
+    assert "tags" in page.cells
+    assert f"one, {NASTY_PRINTED}" in page.cells
+
+
+@pytest.mark.parametrize("result", [HISTORY, FOUND, LISTING, DIFF], ids=lambda result: type(result).__name__)
+def test_a_part_of_a_sequence_is_a_tuple(result: History) -> None:
+    """Also for type checkers: the names of its elements are known."""
+    part = result[0:1]
+    assert part == (result[0],)
+    assert result[5:] == ()
+
+
+@pytest.mark.parametrize(
+    ("within", "text"),
+    [
+        (datetime.timedelta(days=3), "within 3 d"),
+        (datetime.timedelta(hours=36), "within 36 h"),
+        (datetime.timedelta(minutes=90), "within 1.5 h"),
+    ],
+)
+def test_the_repr_of_a_policy_says_spans_as_its_reasons_do(within: datetime.timedelta, text: str) -> None:
+    assert text in repr(RetentionPolicy(within=within))
+    assert "0:00" not in repr(RetentionPolicy(within=within))
 
 
 def test_an_entry_tells_its_name_and_its_time() -> None:

@@ -254,7 +254,7 @@ def test_a_policy_that_makes_no_sense_is_refused_by_name(values: Dict[str, Any],
 
 def test_a_policy_says_what_it_is() -> None:
     policy = RetentionPolicy(last=2, yearly=1, within=datetime.timedelta(days=30), tags=("a",), max_bytes=1 << 30)
-    assert repr(policy) == "<RetentionPolicy last 2, yearly 1, within 30 days, 0:00:00, tag a, at most 1.0 GiB>"
+    assert repr(policy) == "<RetentionPolicy last 2, yearly 1, within 30 d, tag a, at most 1.0 GiB>"
     assert repr(RetentionPolicy()) == "<RetentionPolicy no rule: everything is kept>"
     zoned = attrs.evolve(policy, timezone=datetime.timezone.utc)
     document = json.loads(json.dumps(zoned.to_dict()))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator, Literal, Optional
+from typing import Any, Literal, Optional, Tuple
 
 import attrs
 
 from .entry import Entry
 from .history import Aspect
-from .presentation import Result, format_size, html_table
+from .presentation import Result, Sequenced, format_size, html_table
 from .problem import Problem, problem_tail
 from .snapshot import Snapshot
 
@@ -51,7 +51,7 @@ class Difference(Result):
 
 
 @attrs.frozen(kw_only=True, repr=False)
-class Diff(Result):
+class Diff(Sequenced[Difference], Result):
     """In what two snapshots differ, or a snapshot and a directory. Iterate over it, index it, take its len().
 
     "Files" are all entries that are not directories.
@@ -97,14 +97,8 @@ class Diff(Result):
         """True if nothing differs, and everything could be compared."""
         return not self.differences and not self.problems
 
-    def __iter__(self) -> Iterator[Difference]:
-        return iter(self.differences)
-
-    def __len__(self) -> int:
-        return len(self.differences)
-
-    def __getitem__(self, index: int) -> Difference:
-        return self.differences[index]
+    def _items(self) -> Tuple[Difference, ...]:
+        return self.differences
 
     def _derived(self) -> dict[str, Any]:
         return {"identical": self.identical}
@@ -122,15 +116,13 @@ class Diff(Result):
         return html_table(
             self._headline(),
             ("status", "path", "from", "changes", "old size", "new size"),
-            (
-                (
-                    difference.status,
-                    difference.path or ".",
-                    difference.old.path if difference.status == "moved" and difference.old else "",
-                    ", ".join(difference.changes),
-                    format_size(difference.old.size_bytes) if difference.old else "",
-                    format_size(difference.new.size_bytes) if difference.new else "",
-                )
-                for difference in self
+            self.differences,
+            lambda difference: (
+                difference.status,
+                difference.path or ".",
+                difference.old.path if difference.status == "moved" and difference.old else "",
+                ", ".join(difference.changes),
+                format_size(difference.old.size_bytes) if difference.old else "",
+                format_size(difference.new.size_bytes) if difference.new else "",
             ),
         )

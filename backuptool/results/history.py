@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Iterator, Literal, Optional
+from typing import Any, Literal, Optional, Tuple
 
 import attrs
 
 from .entry import Entry
-from .presentation import Result, count, format_size, html_table, local_time
+from .presentation import Result, Sequenced, count, format_size, html_table, local_time
 from .problem import Problem, problem_tail
 
 __all__ = ["Aspect", "FindResult", "History", "HistoryVersion", "Version"]
@@ -84,7 +84,7 @@ class HistoryVersion(Version):
 
 
 @attrs.frozen(kw_only=True, repr=False)
-class History(Result):
+class History(Sequenced[HistoryVersion], Result):
     """Every version of a path, by source and then the oldest first. Iterate over it, index it, take its len().
 
     Attributes:
@@ -97,14 +97,8 @@ class History(Result):
     versions: tuple[HistoryVersion, ...]
     problems: tuple[Problem, ...] = ()
 
-    def __iter__(self) -> Iterator[HistoryVersion]:
-        return iter(self.versions)
-
-    def __len__(self) -> int:
-        return len(self.versions)
-
-    def __getitem__(self, index: int) -> HistoryVersion:
-        return self.versions[index]
+    def _items(self) -> Tuple[HistoryVersion, ...]:
+        return self.versions
 
     def _headline(self) -> str:
         return f"{self.path}: {count(len(self), 'version')}" + problem_tail(0, self.problems)
@@ -114,7 +108,7 @@ class History(Result):
 
 
 @attrs.frozen(kw_only=True, repr=False)
-class FindResult(Result):
+class FindResult(Sequenced[Version], Result):
     """What a search found, by source, then path, the oldest first. Iterate over it, index it, take its len().
 
     Attributes:
@@ -132,14 +126,8 @@ class FindResult(Result):
         """The paths that were found, each once."""
         return tuple(dict.fromkeys(version.entry.path for version in self.versions))
 
-    def __iter__(self) -> Iterator[Version]:
-        return iter(self.versions)
-
-    def __len__(self) -> int:
-        return len(self.versions)
-
-    def __getitem__(self, index: int) -> Version:
-        return self.versions[index]
+    def _items(self) -> Tuple[Version, ...]:
+        return self.versions
 
     def _derived(self) -> dict[str, Any]:
         return {"paths": list(self.paths)}
@@ -154,10 +142,10 @@ class FindResult(Result):
 
 def _table(caption: str, versions: tuple[Version, ...], *, events: bool = False) -> str:
     heads = ("path", "source", "first", "last", "kind", "size", "modified", *(("what",) if events else ()))
-    rows = []
-    for version in versions:
+
+    def cells(version: Version) -> list[str]:
         entry = version.entry
-        cells = [
+        row = [
             entry.path or ".",
             f"{version.host}:{version.source}",
             f"{version.first} ({local_time(version.first_ns):%Y-%m-%d %H:%M:%S})",
@@ -167,6 +155,7 @@ def _table(caption: str, versions: tuple[Version, ...], *, events: bool = False)
             f"{entry.time:%Y-%m-%d %H:%M:%S}",
         ]
         if isinstance(version, HistoryVersion):
-            cells.append(" ".join([version.event, *version.changes]))
-        rows.append(cells)
-    return html_table(caption, heads, rows)
+            row.append(" ".join([version.event, *version.changes]))
+        return row
+
+    return html_table(caption, heads, versions, cells)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from typing import Any, Iterator
+from typing import Any, Tuple
 
 import attrs
 
-from .presentation import Result, count, local_time
+from .presentation import Result, Sequenced, count, local_time
 
 __all__ = ["KeyList", "RepositoryKey"]
 
@@ -41,7 +41,7 @@ class RepositoryKey(Result):
 
 
 @attrs.frozen(kw_only=True, repr=False)
-class KeyList(Result):
+class KeyList(Sequenced[RepositoryKey], Result):
     """The passwords and key files that open an encrypted repository.
 
     Iterating and indexing give them in the order in which they were added.
@@ -56,14 +56,8 @@ class KeyList(Result):
     added: str = ""
     removed: str = ""
 
-    def __iter__(self) -> Iterator[RepositoryKey]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def __getitem__(self, index: int) -> RepositoryKey:
-        return self.keys[index]
+    def _items(self) -> Tuple[RepositoryKey, ...]:
+        return self.keys
 
     def _headline(self) -> str:
         changes = [f"added {self.added}"] * bool(self.added) + [f"removed {self.removed}"] * bool(self.removed)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Iterator
+from typing import Tuple
 
 import attrs
 
 from .entry import Entry
-from .presentation import Result, format_size, html_table
+from .presentation import Result, Sequenced, format_size, html_table
 from .problem import Problem, problem_tail
 from .snapshot import Snapshot
 
@@ -15,7 +15,7 @@ __all__ = ["Listing"]
 
 
 @attrs.frozen(kw_only=True, repr=False)
-class Listing(Result):
+class Listing(Sequenced[Entry], Result):
     """What is in a directory of a snapshot, in byte order. Iterate over it, index it, take its len().
 
     Attributes:
@@ -31,14 +31,8 @@ class Listing(Result):
     entries: tuple[Entry, ...]
     problems: tuple[Problem, ...] = ()
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self.entries)
-
-    def __len__(self) -> int:
-        return len(self.entries)
-
-    def __getitem__(self, index: int) -> Entry:
-        return self.entries[index]
+    def _items(self) -> Tuple[Entry, ...]:
+        return self.entries
 
     def _headline(self) -> str:
         size = sum(entry.size_bytes for entry in self.entries)
@@ -50,16 +44,14 @@ class Listing(Result):
         return html_table(
             self._headline(),
             ("path", "kind", "mode", "owner", "size", "modified", "SHA-256"),
-            (
-                (
-                    entry.path if entry.target is None else f"{entry.path} -> {entry.target}",
-                    entry.kind,
-                    f"{entry.mode:04o}",
-                    f"{entry.user or entry.uid}:{entry.group or entry.gid}",
-                    format_size(entry.size_bytes),
-                    f"{entry.time:%Y-%m-%d %H:%M:%S}",
-                    (entry.sha256 or "")[:16],
-                )
-                for entry in self
+            self.entries,
+            lambda entry: (
+                entry.path if entry.target is None else f"{entry.path} -> {entry.target}",
+                entry.kind,
+                f"{entry.mode:04o}",
+                f"{entry.user or entry.uid}:{entry.group or entry.gid}",
+                format_size(entry.size_bytes),
+                f"{entry.time:%Y-%m-%d %H:%M:%S}",
+                (entry.sha256 or "")[:16],
             ),
         )

@@ -9,11 +9,30 @@ from __future__ import annotations
 
 import datetime
 import html
-from typing import Any, Iterable, Mapping, Optional, Sequence
+from typing import (
+    Any,
+    Callable,
+    Generic,
+    Iterable,
+    Iterator,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+    Union,
+    overload,
+)
 
 import attrs
 
-__all__ = ["Result", "count", "format_size", "html_table", "local_time", "printable"]
+__all__ = ["Result", "Sequenced", "count", "format_size", "html_table", "local_time", "printable"]
+
+T = TypeVar("T")
+
+#: Rows that a table in a notebook has at most, and how many from either end where there are more: a notebook keeps
+#: each, 350 bytes for a file that was found.
+_MOST_ROWS, _ENDS = 60, 10
 
 
 def format_size(size_bytes: int) -> str:
@@ -83,12 +102,40 @@ class Result:
         return f"<{type(self).__name__} {printable(self._headline())}>"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(label)}</th>"
-            f"<td style='text-align:left'>{html.escape(printable(text))}</td></tr>"
-            for label, text in self._rows()
+        rows = _shortened(
+            self._rows(),
+            lambda row: (
+                f"<th style='text-align:left'>{html.escape(row[0])}</th>"
+                f"<td style='text-align:left'>{html.escape(printable(row[1]))}</td>"
+            ),
+            2,
         )
         return f"<table><caption>{html.escape(repr(self)[1:-1])}</caption>{rows}</table>"
+
+
+class Sequenced(Generic[T]):
+    """What results are that are sequences: such a one is iterated over, indexed, sliced, and has a length."""
+
+    __slots__ = ()
+
+    def _items(self) -> Tuple[T, ...]:
+        """What it is a sequence of."""
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._items())
+
+    def __len__(self) -> int:
+        return len(self._items())
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Tuple[T, ...]: ...
+
+    def __getitem__(self, index: Union[int, slice]) -> Union[T, Tuple[T, ...]]:
+        return self._items()[index]
 
 
 def _plain(value: Any) -> Any:
@@ -113,15 +160,33 @@ def _cell(name: str, value: Any) -> str:
     return str(value)
 
 
-def html_table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table for a notebook."""
+def html_table(caption: str, heads: Sequence[str], items: Sequence[T], cells: Callable[[T], Iterable[str]]) -> str:
+    """Return a table for a notebook: of many items the first and the last, and how many there are.
+
+    Args:
+        caption: What it shows.
+        heads: The names of the columns.
+        items: What has a row each.
+        cells: Returns the texts of a row.
+    """
     head = "".join(f"<th>{name}</th>" for name in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(printable(cell))}</td>" for cell in row) + "</tr>"
-        for row in rows
+    body = _shortened(
+        items,
+        lambda item: "".join(
+            f"<td style='text-align:left'>{html.escape(printable(cell))}</td>" for cell in cells(item)
+        ),
+        len(heads),
     )
     title = html.escape(printable(caption))
     return f"<table><caption>{title}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _shortened(items: Sequence[T], cells: Callable[[T], str], columns: int) -> str:
+    """Return the rows of a table, without those in the middle if there are many, which a line tells."""
+    if len(items) <= _MOST_ROWS:
+        return "".join(f"<tr>{cells(item)}</tr>" for item in items)
+    first, last = ("".join(f"<tr>{cells(item)}</tr>" for item in part) for part in (items[:_ENDS], items[-_ENDS:]))
+    return f"{first}<tr><td colspan='{columns}'>… {len(items):,} rows in all …</td></tr>{last}"
 
 
 def local_time(time_ns: int, zone: Optional[datetime.tzinfo] = None) -> datetime.datetime:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import html
-from typing import TYPE_CHECKING, Any, Iterator, Literal, Optional
+from typing import TYPE_CHECKING, Any, Iterator, Literal, Optional, Tuple
 
 import attrs
 
 from .changes import Alert
-from .presentation import Result, count, format_size, local_time, printable
+from .presentation import Result, Sequenced, count, format_size, html_table, local_time
 from .problem import Problem, problem_tail
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ class Snapshot(Result):
 
 
 @attrs.frozen(kw_only=True, repr=False)
-class SnapshotList(Result):
+class SnapshotList(Sequenced[Snapshot], Result):
     """The snapshots of a repository, oldest first, and their totals. Iterate over it, index it, take its len().
 
     Attributes:
@@ -116,14 +115,8 @@ class SnapshotList(Result):
     repository_bytes: int
     drills: tuple[Drill, ...] = ()
 
-    def __iter__(self) -> Iterator[Snapshot]:
-        return iter(self.snapshots)
-
-    def __len__(self) -> int:
-        return len(self.snapshots)
-
-    def __getitem__(self, index: int) -> Snapshot:
-        return self.snapshots[index]
+    def _items(self) -> Tuple[Snapshot, ...]:
+        return self.snapshots
 
     def _headline(self) -> str:
         return (
@@ -132,27 +125,21 @@ class SnapshotList(Result):
         )
 
     def _repr_html_(self) -> str:
-        heads = ("id", "time", "source", "files", "size", "distinct size", "note")
-        head = "".join(f"<th>{name}</th>" for name in heads)
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f"<td style='text-align:left'>{html.escape(printable(text))}</td>"
-                for text in (
-                    str(snapshot.id),
-                    f"{snapshot.time:%Y-%m-%d %H:%M:%S}",
-                    f"{snapshot.host}:{snapshot.source}",
-                    f"{snapshot.files:,}",
-                    format_size(snapshot.size_bytes),
-                    format_size(snapshot.distinct_bytes),
-                    ", ".join(filter(None, [*_marks(snapshot), snapshot.note])),
-                )
-            )
-            + "</tr>"
-            for snapshot in self
+        return html_table(
+            self._headline(),
+            ("id", "time", "source", "files", "size", "distinct size", "tags", "note"),
+            self.snapshots,
+            lambda snapshot: (
+                str(snapshot.id),
+                f"{snapshot.time:%Y-%m-%d %H:%M:%S}",
+                f"{snapshot.host}:{snapshot.source}",
+                f"{snapshot.files:,}",
+                format_size(snapshot.size_bytes),
+                format_size(snapshot.distinct_bytes),
+                ", ".join(snapshot.tags),
+                ", ".join(filter(None, [*_marks(snapshot), snapshot.note])),
+            ),
         )
-        caption = html.escape(self._headline())
-        return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _marks(snapshot: Snapshot) -> Iterator[str]:
