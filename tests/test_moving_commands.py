@@ -260,7 +260,7 @@ def test_copy_leaves_damaged_snapshots_out_unless_told_otherwise(run: Runner) ->
     assert "problem: content-corrupt: a.txt: not copied: content " in told.err
     assert "problem: not-copied: snapshot 1 was not copied: it is not whole; " in told.err
     assert run("copy", "--destination", "other.db", "--incomplete").code == 3
-    assert ", 0 files, 2 not saved, tags: incomplete" in run("--db-path", "other.db", "list", "-v").out
+    assert ", 0 files, 2 with problems, tags: incomplete" in run("--db-path", "other.db", "list", "-v").out
 
 
 # export

@@ -177,7 +177,7 @@ def test_a_verbose_list_tells_the_rest_below_each_snapshot() -> None:
     lines = list_text(listing(FIRST, second), verbose=True).splitlines()
     assert lines[3] == "             machine:/home/user/photos, 3 files"
     assert lines[5] == (
-        r"             machine:/home/user/photos, 1,234 files, 2 skipped, 1 not saved, tags: daily home, "
+        r"             machine:/home/user/photos, 1,234 files, 2 skipped, 1 with problems, tags: daily home, "
         r"note: after\x1b[2J"
     )
 

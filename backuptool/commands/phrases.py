@@ -33,7 +33,7 @@ def details(snapshot: Snapshot) -> str:
     if snapshot.skipped_files:
         parts.append(f"{snapshot.skipped_files:,} skipped")
     if snapshot.problem_files:
-        parts.append(f"{snapshot.problem_files:,} not saved")
+        parts.append(f"{snapshot.problem_files:,} with problems")
     if snapshot.pinned:
         parts.append("pinned")
     if snapshot.tags:

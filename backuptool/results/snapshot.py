@@ -53,7 +53,8 @@ class Snapshot(Result):
         size_bytes: Bytes of all its files, each path counted.
         distinct_bytes: Bytes of the contents that no earlier kept snapshot has, before compression.
         skipped_files: Number of files left out because of their size.
-        problem_files: Number of files and directories that could not be saved.
+        problem_files: Number of files and directories that had a problem: not saved, changed while they were read, or
+            saved without something that belongs to them.
         note: Free text given with it.
         tags: Words given with it, sorted.
         digest: Fingerprint of everything it holds, 64 hex digits; ``check`` recomputes it.
@@ -168,7 +169,8 @@ class SnapshotResult(Result):
         elapsed_seconds: Wall time.
         databases: SQLite databases that were captured in one state, whoever was using them.
         skipped: The files left out because of their size.
-        problems: Files and directories that could not be saved, or changed while they were read.
+        problems: What had a problem: not saved, changed while it was read, or saved without something that belongs to
+            it.
     """
 
     snapshot: Snapshot
