@@ -15,6 +15,9 @@ until a wrong clock was set back.
   older snapshots. So the day of a snapshot whose date is wrong does not go missing, nor does it stay for ever. Of those
   dated before there was this program, as by a machine that begins in 1970 each time it is switched on, each is kept.
 
+**What an alert is about stays** until somebody has acknowledged it: the snapshot that raised it, so that it goes on
+being told, and the one before it, which is the last that has what was encrypted or deleted.
+
 A clock that stands still in a year that can be is the one thing that cannot be noticed.
 
 **Periods are those of local time**, of the policy's time zone if it has one, else the machine's. Summer time makes one
@@ -30,7 +33,7 @@ from __future__ import annotations
 
 import datetime
 from bisect import bisect_right
-from typing import Any, Callable, Iterable, Optional, Protocol, Sequence
+from typing import AbstractSet, Any, Callable, Iterable, Optional, Protocol, Sequence
 
 import attrs
 
@@ -64,8 +67,9 @@ def _places() -> Any:
 class RetentionPolicy(Result):
     """Which snapshots to keep: those that any of its rules keeps. Each source is looked at by itself.
 
-    Whatever the rules say, the newest snapshot of each source stays, and what is pinned. A policy without a rule keeps
-    everything. Rules that are not given keep nothing.
+    Whatever the rules say, the newest snapshot of each source stays, and what is pinned; and until its alerts are
+    acknowledged a snapshot that raised some, with the one before it. A policy without a rule keeps everything. Rules
+    that are not given keep nothing.
 
     Attributes:
         last: The last so many snapshots.
@@ -142,7 +146,9 @@ _PERIODS: dict[str, Callable[[datetime.datetime], str]] = {
 }
 
 
-def decide(policy: RetentionPolicy, snapshots: Iterable[Snapshot], now_ns: int) -> tuple[Decision, ...]:
+def decide(
+    policy: RetentionPolicy, snapshots: Iterable[Snapshot], now_ns: int, unsure: AbstractSet[int] = frozenset()
+) -> tuple[Decision, ...]:
     """Return for every snapshot whether a policy keeps it, and why, by ascending number.
 
     ``max_bytes`` is left to :func:`over_budget`, as sizes are not known here.
@@ -151,33 +157,41 @@ def decide(policy: RetentionPolicy, snapshots: Iterable[Snapshot], now_ns: int) 
         policy: The rules.
         snapshots: In any order, of any sources.
         now_ns: The present, ns since 1970 UTC: what is dated later had a wrong clock.
+        unsure: Numbers of snapshots of which it is not known whether they raised an alert.
     """
     sources: dict[tuple[str, str], list[Snapshot]] = {}
     for snapshot in sorted(snapshots, key=lambda each: each.id):
         sources.setdefault((snapshot.host, snapshot.source), []).append(snapshot)
-    decisions = [decision for group in sources.values() for decision in _decide_source(policy, group, now_ns)]
+    decisions = [decision for group in sources.values() for decision in _decide_source(policy, group, now_ns, unsure)]
     return tuple(sorted(decisions, key=lambda decision: decision.snapshot.id))
 
 
 def over_budget(decisions: Sequence[Decision]) -> tuple[int, ...]:
     """Return the numbers of the kept snapshots that may go to make the repository smaller, the first to go first.
 
-    Neither what is pinned nor the newest of a source is among them.
+    Neither what is pinned nor the newest of a source is among them, nor what stays because of an alert.
     """
     newest = {(each.snapshot.host, each.snapshot.source): each.snapshot.id for each in decisions}
-    kept = [each.snapshot for each in decisions if each.kept and not each.snapshot.pinned]
+    kept = [
+        each.snapshot
+        for each in decisions
+        if each.kept and not each.snapshot.pinned and not any(reason.rule == "alert" for reason in each.reasons)
+    ]
     return tuple(each.id for each in kept if newest[each.host, each.source] != each.id)
 
 
-def _decide_source(policy: RetentionPolicy, snapshots: Sequence[Snapshot], now_ns: int) -> list[Decision]:
+def _decide_source(
+    policy: RetentionPolicy, snapshots: Sequence[Snapshot], now_ns: int, unsure: AbstractSet[int]
+) -> list[Decision]:
     """Decide on the snapshots of one source, which come by ascending number."""
+    alerted = _alerted(snapshots, unsure)
     believed = _believed([snapshot.started_ns for snapshot in snapshots], now_ns)
     candidates = [_Candidate(*each, policy.timezone) for each in zip(snapshots, believed)]
     rules = _rules(policy, candidates)
     decisions = []
     for candidate in reversed(candidates):
         answers = [rule.ask(candidate) for rule in rules]
-        reasons = [reason for kept, reason in answers if kept]
+        reasons = [*alerted.get(candidate.snapshot.id, ()), *(reason for kept, reason in answers if kept)]
         if candidate.snapshot.pinned:
             reasons.insert(0, Reason(rule="pinned", text="pinned"))
         if candidate is candidates[-1]:
@@ -191,6 +205,23 @@ def _decide_source(policy: RetentionPolicy, snapshots: Sequence[Snapshot], now_n
             )
         )
     return decisions
+
+
+def _alerted(snapshots: Sequence[Snapshot], unsure: AbstractSet[int]) -> dict[int, list[Reason]]:
+    """Return why snapshots of one source stay because of alerts, by their numbers."""
+    found: dict[int, list[Reason]] = {}
+    before: Optional[int] = None
+    for snapshot in snapshots:
+        kinds = ", ".join(alert.kind for alert in snapshot.alerts if not alert.acknowledged)
+        if kinds or snapshot.id in unsure:
+            text = f"{kinds} not acknowledged" if kinds else "its changes are damaged: it may have raised an alert"
+            found.setdefault(snapshot.id, []).append(Reason(rule="alert", text=text))
+            if before is not None:
+                found.setdefault(before, []).append(
+                    Reason(rule="alert", text=f"last before the alert of {snapshot.id}")
+                )
+        before = snapshot.id
+    return found
 
 
 class _Candidate:

@@ -26,7 +26,7 @@ def nightly_run(repository: str, directories: List[str]) -> int:
                 failures += [f"{directory}: {problem}" for problem in (*result.problems, *result.alerts)]
             except BackuptoolError as error:
                 failures.append(str(error))
-        if not failures:  # after a bad night what was saved before is kept, until somebody has looked
+        if not failures:  # and after an alert the last good snapshot stays until somebody acknowledges it
             print(repo.prune(KEEP))
         failures += map(str, repo.check(quick=True).problems)
     print(*failures, sep="\n", end="", file=sys.stderr)

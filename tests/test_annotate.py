@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import shutil
 from pathlib import Path
 from typing import List
 
 import pytest
-from conftest import restored, sql, write
+from conftest import restored, sql, write, write_tree
 
-from backuptool import CorruptionError, Repository, SnapshotNotFoundError
+from backuptool import CorruptionError, PlanOutdatedError, Repository, RetentionPolicy, SnapshotNotFoundError
 from backuptool.cli import main
 
 
@@ -165,3 +166,90 @@ def test_the_command_annotates_and_the_list_shows_the_pin(
     assert second.startswith("  digest ")
     assert main([*place, "annotate", "--snapshot", "1", "--pin", "--unpin"]) == 2
     assert main([*place, "snapshot", "--target-directory", str(tree), "--pin"]) == 0
+
+
+# Alerts.
+
+
+def _nights(repo: Repository, tree: Path, count: int) -> None:
+    """Take snapshots of many files, of which the third night sees nothing."""
+    for night in range(count):
+        if night == 2:
+            shutil.rmtree(str(tree))
+            tree.mkdir()
+        elif night < 2:
+            write_tree(tree, {f"{number}": b"%d" % number for number in range(41)})
+        repo.snapshot(tree)
+        repo.prune(RetentionPolicy(last=2))
+
+
+def test_rules_keep_the_last_good_night_however_late_the_alert_is_read(repo: Repository, tmp_path: Path) -> None:
+    _nights(repo, tmp_path / "many", 8)
+    assert [snapshot.id for snapshot in repo.list()] == [2, 3, 7, 8]
+    assert [alert.acknowledged for alert in repo.list()[1].alerts] == [False]
+    repo.prune(RetentionPolicy(max_bytes=1))
+    assert [snapshot.id for snapshot in repo.list() if snapshot.files] == [2]
+    changed = repo.annotate(3, acknowledge=True)
+    assert [alert.acknowledged for alert in changed.alerts] == [True]
+    assert repo.list()[1] == changed
+    assert repo.annotate(3, acknowledge=True) == changed
+    assert repo.check().problems == ()
+    repo.prune(RetentionPolicy(last=2))
+    assert 2 not in [snapshot.id for snapshot in repo.list()]
+
+
+def test_what_an_alert_is_about_can_be_removed_by_number(repo: Repository, tmp_path: Path) -> None:
+    _nights(repo, tmp_path / "many", 5)
+    repo.prune([3])
+    assert repo.prune(RetentionPolicy(last=2)).snapshots[0].id == 2
+
+
+def test_a_copy_of_an_acknowledged_alert_is_acknowledged(repo: Repository, tmp_path: Path) -> None:
+    _nights(repo, tmp_path / "many", 3)
+    repo.annotate("latest", acknowledge=True)
+    repo.copy(tmp_path / "other.db")
+    with Repository(tmp_path / "other.db") as other:
+        assert [alert.acknowledged for snapshot in other.list() for alert in snapshot.alerts] == [True]
+
+
+def test_a_plan_is_for_alerts_as_they_are(repo: Repository, tmp_path: Path) -> None:
+    _nights(repo, tmp_path / "many", 5)
+    plan = repo.plan_prune(RetentionPolicy(last=1))
+    repo.annotate(3, acknowledge=True)
+    with pytest.raises(PlanOutdatedError):
+        repo.prune(plan)
+
+
+def test_without_an_alert_there_is_nothing_to_acknowledge(repo: Repository, tree: Path) -> None:
+    before = repo.snapshot(tree).snapshot
+    assert repo.annotate(1, acknowledge=True) == before
+    assert repo.check().problems == ()
+
+
+def test_where_it_is_not_known_what_changed_the_one_before_stays(repo: Repository, tmp_path: Path) -> None:
+    _nights(repo, tmp_path / "many", 5)
+    damage(repo, "UPDATE changes SET alerts = '[]'")
+    repo.prune(RetentionPolicy(last=1))
+    assert [snapshot.id for snapshot in repo.list()] == [2, 3, 5]
+    assert [problem.kind for problem in repo.check().problems] == ["snapshot-corrupt"]
+    assert repo.annotate(3, acknowledge=True).alerts == ()
+    assert sql(repo.path, "SELECT snapshot FROM changes") == [(2,), (5,)]
+    assert repo.check().problems == ()
+    assert [snapshot.id for snapshot in repo.prune(RetentionPolicy(last=1)).snapshots] == [2, 3]
+
+
+def test_the_command_acknowledges_and_the_list_is_quiet(
+    repo: Repository, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _nights(repo, tmp_path / "many", 4)
+    repo.close()
+    assert main(["--db-path", repo.path, "prune", "--keep-last", "1", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "last before the alert of 3" in out
+    assert "mass-deletion not acknowledged" in out
+    assert main(["--db-path", repo.path, "list"]) == 0
+    assert "mass-deletion: 41 of 41 files are gone" in capsys.readouterr().out
+    assert main(["--db-path", repo.path, "annotate", "--snapshot", "3", "--acknowledge"]) == 0
+    assert "mass-deletion acknowledged" in capsys.readouterr().out
+    assert main(["--db-path", repo.path, "list"]) == 0
+    assert "mass-deletion" not in capsys.readouterr().out

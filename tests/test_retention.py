@@ -14,7 +14,7 @@ import attrs
 import pytest
 from conftest import Clock, write
 
-from backuptool import Repository, RetentionPolicy, Snapshot
+from backuptool import Alert, Repository, RetentionPolicy, Snapshot
 from backuptool.retention import EARLIEST_NS, decide, over_budget
 
 SECOND = 1_000_000_000
@@ -41,6 +41,11 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     yield set_zone
     monkeypatch.undo()
     time.tzset()
+
+
+def alarming(snapshot: Snapshot, acknowledged: bool = False) -> Snapshot:
+    alert = Alert(kind="mass-deletion", message="all is gone", acknowledged=acknowledged)
+    return attrs.evolve(snapshot, alerts=(alert,))
 
 
 def taken(number: int, time_ns: int, source: str = "/s", pinned: bool = False, tags: Sequence[str] = ()) -> Snapshot:
@@ -198,6 +203,29 @@ def test_pinned_ones_and_the_newest_of_each_source_stay_whatever_the_rules_say()
     assert reasons == {1: ["newest of its source"], 2: ["pinned"], 3: ["no tag none"], 4: ["newest of its source"]}
 
 
+def test_what_an_alert_is_about_stays_until_it_is_acknowledged() -> None:
+    nights = [taken(number, START + number * DAY, "/t" if number == 3 else "/s") for number in range(1, 9)]
+    nights[3] = alarming(nights[3])
+    nights[6] = alarming(nights[6], acknowledged=True)
+    decisions = decide(RetentionPolicy(last=1), nights, FAR)
+    assert {each.snapshot.id: [str(reason) for reason in each.reasons] for each in decisions if each.kept} == {
+        2: ["last before the alert of 4"],
+        3: ["newest of its source", "last"],
+        4: ["mass-deletion not acknowledged"],
+        8: ["newest of its source", "last"],
+    }
+    assert {reason.rule for reason in decisions[1].reasons} == {"alert"}
+    nights[3] = alarming(nights[3], acknowledged=True)
+    assert kept(RetentionPolicy(last=1), nights) == [3, 8]
+    assert kept(RetentionPolicy(last=1), [alarming(nights[0]), *nights[1:]]) == [1, 3, 8]  # nothing is before it
+
+
+def test_what_may_have_raised_an_alert_stays_with_the_one_before_it() -> None:
+    assert [each.snapshot.id for each in decide(RetentionPolicy(last=1), at(1, 2, 3, 4), FAR, {3}) if each.kept] == [
+        *(2, 3, 4)
+    ]
+
+
 def test_sources_are_told_apart_by_host_and_directory() -> None:
     other = attrs.evolve(taken(3, START), host="other")
     snapshots = [taken(1, START), taken(2, START, "/t"), other, taken(4, START), taken(5, START, "/t")]
@@ -229,6 +257,8 @@ def test_the_budget_takes_the_oldest_first_and_spares_the_newest_and_the_pinned(
     snapshots = [taken(1, START, pinned=True), taken(2, START), taken(3, START, "/t"), taken(4, START), taken(5, START)]
     assert over_budget(decide(RetentionPolicy(), snapshots, FAR)) == (2, 4)
     assert over_budget(decide(RetentionPolicy(last=1), snapshots, FAR)) == ()
+    several = [alarming(each) if each.id == 4 else each for each in at(*range(7))]
+    assert over_budget(decide(RetentionPolicy(), several, FAR)) == (1, 2, 5, 6)
 
 
 @pytest.mark.parametrize(

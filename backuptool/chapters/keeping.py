@@ -29,8 +29,9 @@ class Keeping(Opened):
         add_tags: Iterable[str] = (),
         remove_tags: Iterable[str] = (),
         pinned: Optional[bool] = None,
+        acknowledge: bool = False,
     ) -> Snapshot:
-        """Change the note, the tags or the pin of a snapshot, and return it as it is then.
+        """Change the note, the tags or the pin of a snapshot, or acknowledge its alerts, and return it as it is then.
 
         What is not given stays. A tag that is both added and removed is removed. The snapshot's digest changes with its
         note and its tags.
@@ -41,6 +42,8 @@ class Keeping(Opened):
             add_tags: Words to keep with the snapshot.
             remove_tags: Words to take away from it; one that it does not have is no error.
             pinned: True to have it removed only after it was unpinned, False to unpin it.
+            acknowledge: True to say that its alerts are known, so that retention policies need not keep it, and the one
+                before it, because of them. A snapshot without an alert stays as it is.
 
         Raises:
             SnapshotNotFoundError: There is no such snapshot; its message lists those there are.
@@ -53,7 +56,15 @@ class Keeping(Opened):
         words = {"add_tags": tags_of(add_tags), "remove_tags": tags_of(remove_tags)}
         text = None if note is None else text_of("note", note)
         with self._pool.writing() as database:
-            return annotate(database, reference_of(snapshot), note=text, pinned=pinned, clock=time.time_ns, **words)
+            return annotate(
+                database,
+                reference_of(snapshot),
+                note=text,
+                pinned=pinned,
+                acknowledge=acknowledge,
+                clock=time.time_ns,
+                **words,
+            )
 
     def plan_prune(
         self,

@@ -24,6 +24,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     pin = parser.add_mutually_exclusive_group().add_argument
     pin("--pin", dest="pinned", action="store_true", default=None, help="have it removed only after it was unpinned")
     pin("--unpin", dest="pinned", action="store_false", default=None, help="let it be removed like any other")
+    option(
+        "--acknowledge",
+        action="store_true",
+        help="say that its alerts are known: until then rules keep it, and the one before it",
+    )
 
 
 def run(repository: Repository, options: argparse.Namespace) -> Snapshot:
@@ -34,6 +39,7 @@ def run(repository: Repository, options: argparse.Namespace) -> Snapshot:
         add_tags=options.add_tag,
         remove_tags=options.remove_tag,
         pinned=options.pinned,
+        acknowledge=options.acknowledge,
     )
 
 

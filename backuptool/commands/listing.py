@@ -60,7 +60,9 @@ def as_text(snapshots: SnapshotList, *, verbose: bool = False) -> str:
         lines.append(_padded(row, widths) + ("pinned" if snapshot.pinned else ""))
         if verbose:
             lines.append(" " * widths[0] + details(snapshot))
-        lines += [" " * widths[0] + printable(f"{alert.kind}: {alert}") for alert in snapshot.alerts]
+        lines += [
+            " " * widths[0] + printable(f"{alert.kind}: {alert}") for alert in snapshot.alerts if not alert.acknowledged
+        ]
     lines += [rule, _padded(total, widths)]
     if verbose:
         lines += [printable(f"{drill.host}:{drill.source}: last {drill_text(drill)}") for drill in snapshots.drills]

@@ -36,6 +36,7 @@ def details(snapshot: Snapshot) -> str:
         parts.append(f"{snapshot.problem_files:,} with problems")
     if snapshot.pinned:
         parts.append("pinned")
+    parts += [f"{alert.kind} acknowledged" for alert in snapshot.alerts if alert.acknowledged]
     if snapshot.tags:
         parts.append("tags: " + " ".join(snapshot.tags))
     if snapshot.note:

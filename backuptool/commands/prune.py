@@ -43,7 +43,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--dry-run", action="store_true", help="tell what would be removed and freed, and change nothing")
     rules = parser.add_argument_group(
         "rules",
-        "For each directory, what no rule keeps is removed; but for its newest snapshot, and what is pinned.",
+        "For each directory, what no rule keeps is removed; but for its newest snapshot, what is pinned, and snapshots "
+        "with an alert that nobody has acknowledged, with the one before each.",
     ).add_argument
     for name, what in _PLACES.items():
         rules(f"--keep-{name}", metavar="N", type=number_of, default=0, help=f"keep {what}")

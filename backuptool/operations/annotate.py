@@ -1,4 +1,7 @@
-"""Annotating: change what people say of a snapshot after it was taken: its note, its tags, and whether it is pinned."""
+"""Annotating: change what people say of a snapshot after it was taken.
+
+That is its note, its tags, whether it is pinned, and that they know of its alerts.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ def annotate(
     add_tags: Sequence[str],
     remove_tags: Sequence[str],
     pinned: Optional[bool],
+    acknowledge: bool,
     clock: Callable[[], int],
 ) -> Snapshot:
     """Change a snapshot's description, with its digest, in one transaction, and return it as it is then."""
@@ -35,4 +39,6 @@ def annotate(
             if pinned:
                 records.pin(database, row.id, clock())
             row = attrs.evolve(row, pinned=pinned)
+        if acknowledge:
+            row = attrs.evolve(row, alerts=records.acknowledge(database, row.id))
     return row.to_result()

@@ -21,16 +21,19 @@ class Alert(Result):
     Attributes:
         kind: ``"mass-encryption"`` or ``"mass-deletion"``.
         message: What changed, in numbers, what is usual for the source, and the next step.
+        acknowledged: True once somebody has said that he knows of it. Until then retention policies keep the snapshot,
+            and the one before it.
     """
 
     kind: AlertKind
     message: str
+    acknowledged: bool = False
 
     def __str__(self) -> str:
         return self.message
 
     def _headline(self) -> str:
-        return f"{self.kind}: {self.message}"
+        return f"{self.kind}: {self.message}" + " (acknowledged)" * self.acknowledged
 
 
 @attrs.frozen(kw_only=True, repr=False)

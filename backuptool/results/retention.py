@@ -16,8 +16,9 @@ class Reason(Result):
 
     Attributes:
         rule: ``"last"``, ``"hourly"``, ``"daily"``, ``"weekly"``, ``"monthly"``, ``"quarterly"``, ``"yearly"``,
-            ``"within"``, ``"tag"``; ``"newest"`` of its source, ``"pinned"``, ``"none"`` for a policy without rules,
-            ``"size"`` for what must go so that the repository fits.
+            ``"within"``, ``"tag"``; ``"newest"`` of its source, ``"pinned"``, ``"alert"`` for what stays until an alert
+            is acknowledged, ``"none"`` for a policy without rules, ``"size"`` for what must go so that the repository
+            fits.
         period: The hour, day, week, month, quarter, year or tag in question, as text; ``""`` for other rules.
         text: All of it in words: ``"weekly 2026-W48"``, ``"weekly 2026-W48 has 17"`` for a place that snapshot 17 has,
             ``"weekly: 4 newer ones"`` for a rule without a place left.

@@ -94,7 +94,7 @@ class Snapshot(Result):
             f"{self.id} {self.source} {self.time:%Y-%m-%d %H:%M:%S}, {count(self.files, 'file')}, "
             f"{format_size(self.size_bytes)}, {format_size(self.distinct_bytes)} distinct"
             + (", pinned" if self.pinned else "")
-            + "".join(f", {alert.kind}" for alert in self.alerts)
+            + "".join(f", {alert.kind}" for alert in self.alerts if not alert.acknowledged)
         )
 
 
@@ -148,7 +148,8 @@ def _marks(snapshot: Snapshot) -> Iterator[str]:
     if snapshot.pinned:
         yield "pinned"
     for alert in snapshot.alerts:
-        yield f"{alert.kind}: {alert}"
+        if not alert.acknowledged:
+            yield f"{alert.kind}: {alert}"
 
 
 @attrs.frozen(kw_only=True, repr=False)

@@ -16,6 +16,7 @@ from .database import Database
 from .digest import snapshot_digest
 
 __all__ = [
+    "acknowledge",
     "alerts_of",
     "changes_by_snapshot",
     "damaged_records",
@@ -37,10 +38,38 @@ _CHANGES_COLUMNS = (
 
 def insert_changes(database: Database, snapshot: int, changes: Changes, alerts: Sequence[Alert]) -> None:
     """Insert what a snapshot changed."""
-    text = json.dumps([{"kind": alert.kind, "message": alert.message} for alert in alerts])
-    row = (snapshot, *attrs.astuple(changes), text)
+    row = (snapshot, *attrs.astuple(changes), _alerts_text(alerts))
     database.execute(
         "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, snapshot_digest(("changes", *row)))
+    )
+
+
+def acknowledge(database: Database, snapshot: int) -> tuple[Alert, ...]:
+    """Mark the alerts of a snapshot as known to somebody, and return them.
+
+    A damaged row goes: what it said is not known, and a new digest would hide that.
+    """
+    rows = database.query(f"SELECT {_CHANGES_COLUMNS}, g.digest FROM changes AS g WHERE g.snapshot = ?", (snapshot,))
+    for *row, digest in rows:
+        if not _is_sound("changes", row, digest):
+            database.execute("DELETE FROM changes WHERE snapshot = ?", (snapshot,))
+            continue
+        alerts = tuple(attrs.evolve(alert, acknowledged=True) for alert in alerts_of(row[-1]))
+        row[-1] = _alerts_text(alerts)
+        database.execute(
+            "UPDATE changes SET alerts = ?, digest = ? WHERE snapshot = ?",
+            (row[-1], snapshot_digest(("changes", *row)), snapshot),
+        )
+        return alerts
+    return ()
+
+
+def _alerts_text(alerts: Sequence[Alert]) -> str:
+    return json.dumps(
+        [
+            {"kind": alert.kind, "message": alert.message, **({"acknowledged": True} if alert.acknowledged else {})}
+            for alert in alerts
+        ]
     )
 
 
@@ -72,11 +101,11 @@ def alerts_of(text: object) -> tuple[Alert, ...]:
     try:
         found = json.loads(text)  # type: ignore[arg-type]
         return tuple(
-            Alert(kind=each["kind"], message=str(each["message"]))
+            Alert(kind=each["kind"], message=str(each["message"]), acknowledged=each.get("acknowledged", False) is True)
             for each in found
             if each["kind"] in ("mass-encryption", "mass-deletion")
         )
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return ()
 
 
@@ -107,6 +136,10 @@ def damaged_records(database: Database) -> Iterator[Tuple[str, object]]:
     """Yield (what, number of its snapshot) for each row that is not as it was written."""
     for what, table, columns in (("pin", "pins", "g.snapshot, g.pinned_ns"), ("changes", "changes", _CHANGES_COLUMNS)):
         for *row, digest in database.query(f"SELECT {columns}, g.digest FROM {table} AS g"):
-            fields = [each.decode("utf-8", "surrogateescape") if isinstance(each, bytes) else each for each in row]
-            if digest != snapshot_digest((table, *fields)):
+            if not _is_sound(table, row, digest):
                 yield what, row[0]
+
+
+def _is_sound(table: str, row: Sequence[object], digest: object) -> bool:
+    fields = [each.decode("utf-8", "surrogateescape") if isinstance(each, bytes) else each for each in row]
+    return bool(digest == snapshot_digest((table, *fields)))

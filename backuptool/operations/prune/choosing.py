@@ -110,7 +110,10 @@ def _named(database: Database, wanted: Union[int, Snapshot]) -> SnapshotRow:
 
 
 def _by_policy(database: Database, policy: RetentionPolicy, selection: Selection, now_ns: int) -> Choice:
+    unsure = set()
     for what, number in records.damaged_records(database):
+        if what == "changes" and isinstance(number, int):
+            unsure.add(number)
         if what == "pin":
             raise CorruptionError(
                 f"the pin of snapshot {number} in {database.path} is damaged, so it is not sure what is pinned: pin or "
@@ -118,7 +121,7 @@ def _by_policy(database: Database, policy: RetentionPolicy, selection: Selection
                 database.path,
             )
     rows = {row.id: row for row in snapshot_rows(database) if selection.has(row)}
-    decisions = decide(policy, (row.to_result() for row in rows.values()), now_ns)
+    decisions = decide(policy, (row.to_result() for row in rows.values()), now_ns, unsure)
     expendable = () if policy.max_bytes is None else over_budget(decisions)
     return Choice(
         rows=tuple(rows[each.snapshot.id] for each in decisions if not each.kept),
@@ -134,8 +137,8 @@ def over_size(choice: Choice, size_bytes: int) -> list[Problem]:
         return []
     message = (
         f"the repository has {format_size(size_bytes)} without all that may go, above the limit of "
-        f"{format_size(choice.max_bytes)}: pinned snapshots and the newest of each source stay; unpin or remove some, "
-        "or raise the limit"
+        f"{format_size(choice.max_bytes)}: pinned snapshots, the newest of each source and what an alert is "
+        "about stay; unpin or remove some, acknowledge the alert, or raise the limit"
     )
     return [Problem(kind="above-max-size", path="", message=message)]
 
@@ -145,7 +148,8 @@ def state_of(database: Database) -> str:
     hasher = hashlib.sha256()
     for sql in (
         "SELECT value FROM settings WHERE name = 'id'",
-        "SELECT n.id, n.digest, p.pinned_ns FROM snapshots AS n LEFT JOIN pins AS p ON p.snapshot = n.id ORDER BY n.id",
+        "SELECT n.id, n.digest, p.pinned_ns, g.alerts FROM snapshots AS n LEFT JOIN pins AS p ON p.snapshot = n.id "
+        "LEFT JOIN changes AS g ON g.snapshot = n.id ORDER BY n.id",
         "PRAGMA page_count",
         "PRAGMA freelist_count",
     ):
