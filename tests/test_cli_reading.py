@@ -132,6 +132,37 @@ def test_diff_compares_with_a_directory(run: Runner, history: Path) -> None:
     assert run("diff", "--directory", "source", "--text", "a.txt").code == 2
 
 
+def test_diff_compares_a_directory_with_its_own_newest_snapshot(run: Runner, history: Path, place: Path) -> None:
+    write(place / "other" / "file", b"1")
+    assert run("-q", "snapshot", "other").code == 0
+    assert run("diff", "--directory", "source", "--json").json["old"]["id"] == 3
+    assert run("diff", "--directory", "./source/../source/", "--json").json["old"]["id"] == 3
+    assert run("diff", "latest", "--directory", "source", "--json").json["old"]["id"] == 4
+    (place / "link").symlink_to("source")
+    assert run("diff", "--directory", "link", "--json").json["old"]["id"] == 3
+    # A copy was never saved itself.
+    assert run("-q", "restore", "latest", "copy").code == 0
+    outcome = run("diff", "--directory", "copy", "--json")
+    assert (outcome.json["old"]["id"], outcome.json["identical"]) == (4, True)
+
+
+@pytest.mark.parametrize("command", ["ls", "cat"])
+@pytest.mark.parametrize("name", ["latest", "2", "latest~1", "latest:/home"])
+def test_what_looks_like_a_snapshot_is_told_how_one_is_named(
+    run: Runner, history: Path, command: str, name: str
+) -> None:
+    outcome = run(command, name)
+    assert outcome.code == 1
+    assert outcome.err == (
+        f"backuptool: error: there is no {name} in snapshot 3; history tells in which it is; "
+        f"a snapshot is named with --snapshot-number {name}\n"
+    )
+    assert "--snapshot-number" not in run(command, "nothing").err
+    write(history / "latest", b"a file of that name\n")
+    assert run("-q", "snapshot", "source", "--host", "laptop").code == 0
+    assert "latest" in run("ls", "latest").out
+
+
 def test_diff_of_lines_is_exact_in_a_pipe_and_safe_on_a_terminal(
     run: Runner,
     history: Path,

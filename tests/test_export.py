@@ -29,6 +29,7 @@ from trees import (
 )
 
 from backuptool import CorruptionError, ExportResult, Repository, RestoreError, SnapshotNotFoundError, TarCompression
+from backuptool.cli import main
 from backuptool.operations import export as exporting
 from backuptool.tree import pax
 
@@ -134,6 +135,9 @@ def test_equal_snapshots_give_equal_streams_from_any_repository(repo: Repository
         ("a.tar.zst", None, "zstd", ["zstd", "-dc"]),
         ("a.tzst", None, "zstd", ["zstd", "-dc"]),
         ("a.tar.gz", "none", "none", ["cat"]),
+        ("A.TAR.GZ", None, "gzip", ["gzip", "-dc"]),
+        ("a.tar.xz", "none", "none", ["cat"]),
+        ("xz", None, "none", ["cat"]),
         ("a", "zstd", "zstd", ["zstd", "-dc"]),
     ],
 )
@@ -150,6 +154,17 @@ def test_the_name_or_an_option_says_how_it_is_compressed(
     assert result.written_bytes == (tmp_path / name).stat().st_size
     done = subprocess.run([program(tool[0]), *tool[1:], str(tmp_path / name)], stdout=subprocess.PIPE, check=True)
     assert done.stdout == plain.getvalue()
+
+
+@pytest.mark.parametrize("name", ["a.tar.xz", "a.txz", "a.tar.bz2", "a.TBZ2", "a.tar.lz4", "a.tar.Z", "a.zip", "a.7z"])
+def test_a_name_that_says_another_compression_is_refused(
+    repo: Repository, tmp_path: Path, tree: Path, name: str
+) -> None:
+    repo.snapshot(tree)
+    with pytest.raises(ValueError, match=r"nothing is compressed here as \.[a-z0-9]+ says; .*--compress"):
+        repo.export_tar(1, tmp_path / name)
+    assert not (tmp_path / name).exists()
+    assert main(["--db-path", repo.path, "export", "--output", str(tmp_path / name)]) == 2
 
 
 def test_a_part_of_a_snapshot_comes_with_the_directories_above_it(repo: Repository, tmp_path: Path, tree: Path) -> None:

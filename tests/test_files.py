@@ -295,6 +295,18 @@ def test_the_output_of_a_command_is_saved_if_it_succeeds(tmp_path: Path) -> None
         assert given_back(repo, 1, tmp_path / "out") == {"out.txt": b"a -- --b\n"}
 
 
+def test_a_directory_behind_stdin_is_no_command(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    for words in (["home"], ["--", "home"], ["./home"]):
+        done = run("snapshot", "--stdin", "x", *words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert (
+            b"home is a directory, and --stdin saves standard input, or behind -- the output of a command"
+            in done.stderr
+        )
+    assert not (tmp_path / "backups.db").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [

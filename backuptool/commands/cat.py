@@ -8,7 +8,7 @@ from typing import Any, Iterator
 from backuptool import Repository, Result, SnapshotPath
 
 from .arguments import path
-from .options import snapshot_number
+from .options import of_a_snapshot, snapshot_number
 from .phrases import text_of
 
 __all__ = ["EXAMPLE", "IS_ANSWER", "add_options", "as_bytes", "as_text", "run"]
@@ -48,7 +48,8 @@ def run(repository: Repository, options: argparse.Namespace) -> Files:
     tree = repository.tree(options.snapshot_number)
     files = []
     for name in options.path:
-        listed = repository.ls(tree.snapshot, name)
+        with of_a_snapshot(name):
+            listed = repository.ls(tree.snapshot, name)
         file = tree / listed.path
         file.open("rb").close()  # an error before anything is written
         files.append(file)

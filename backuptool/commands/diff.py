@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any, Iterator, Union
 
-from backuptool import Diff, Difference, Repository, Result, format_size, printable
+from backuptool import Diff, Difference, Repository, Result, Snapshot, SnapshotNotFoundError, format_size, printable
 
 from .arguments import SEVERAL, path, reference
 from .phrases import count, problem_count
@@ -43,8 +44,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(
         "new", metavar="NEW", nargs="?", type=reference, help="another one (default: the newest of the same directory)"
     )
+    against = "compare OLD (by default the newest snapshot of it, else latest) with what is in this"
     either = parser.add_mutually_exclusive_group().add_argument
-    either("--directory", metavar="DIRECTORY", type=path, help="compare OLD (by default latest) with what is in this")
+    either("--directory", metavar="DIRECTORY", type=path, help=against)
     option("--quick", action="store_true", help="with --directory: compare sizes and times, and leave the files unread")
     option(
         "--exclude",
@@ -62,7 +64,7 @@ def run(repository: Repository, options: argparse.Namespace) -> Union[Diff, Text
         if options.new is not None:
             raise argparse.ArgumentTypeError("a directory is compared with one snapshot; leave the second one out")
         return repository.compare(
-            options.old or "latest",
+            options.old or _newest_of(repository, options.directory),
             options.directory,
             content=not options.quick,
             exclude=options.exclude,
@@ -72,6 +74,14 @@ def run(repository: Repository, options: argparse.Namespace) -> Union[Diff, Text
     if options.text is not None:
         return TextDiff(repository.text_diff(old, options.new, options.text))
     return repository.diff(old, options.new, path=options.path or "")
+
+
+def _newest_of(repository: Repository, directory: str) -> Union[Snapshot, str]:
+    """Return the newest snapshot of a directory; where there is none, as of a restored copy, the newest one."""
+    try:
+        return repository.tree(f"latest:{os.path.abspath(os.path.expanduser(directory))}").snapshot
+    except SnapshotNotFoundError:
+        return "latest"
 
 
 def as_bytes(result: Union[Diff, TextDiff]) -> Union[Iterator[bytes], None]:

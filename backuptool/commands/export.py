@@ -43,6 +43,13 @@ def run(repository: Repository, options: argparse.Namespace) -> ExportResult:
         if is_terminal(sys.stdout):
             raise BackuptoolError("a tar stream is not written to a terminal; redirect it, or name a file")
         options.verbosity = min(options.verbosity, -1)
+    try:
+        return _export(repository, options)
+    except ValueError as error:  # what the name of the file says
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _export(repository: Repository, options: argparse.Namespace) -> ExportResult:
     with standard_output() if options.output == "-" else contextlib.nullcontext(options.output) as output:
         return repository.export_tar(
             options.snapshot_number,

@@ -9,7 +9,7 @@ from typing import Iterator
 from backuptool import Entry, Listing, Repository, printable
 
 from .arguments import path
-from .options import snapshot_number
+from .options import of_a_snapshot, snapshot_number
 from .phrases import stamp
 
 __all__ = ["EXAMPLE", "IS_ANSWER", "add_options", "as_text", "run"]
@@ -31,7 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(repository: Repository, options: argparse.Namespace) -> Listing:
     """Make the call."""
-    return repository.ls(options.snapshot_number, options.path, recursive=options.recursive)
+    with of_a_snapshot(options.path):
+        return repository.ls(options.snapshot_number, options.path, recursive=options.recursive)
 
 
 def as_text(listing: Listing, *, verbose: bool = False) -> Iterator[str]:

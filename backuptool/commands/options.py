@@ -7,11 +7,14 @@ Each function takes the ``add_argument`` of a parser or of a group.
 from __future__ import annotations
 
 import argparse
-from typing import Any, Callable
+import contextlib
+from typing import Any, Callable, Iterator
+
+from backuptool import BackuptoolError, PathNotFoundError
 
 from .arguments import SEVERAL, path, reference, text
 
-__all__ = ["compression", "described", "description", "of_source", "selection", "snapshot_number"]
+__all__ = ["compression", "described", "description", "of_a_snapshot", "of_source", "selection", "snapshot_number"]
 
 
 def snapshot_number(option: Callable[..., object], *, default: str | None = "latest") -> None:
@@ -19,6 +22,19 @@ def snapshot_number(option: Callable[..., object], *, default: str | None = "lat
     text = "the snapshot, as numbered by list, or the word latest; latest:DIRECTORY is the newest one of that"
     text += f" (default: {default})" if default else ""
     option("--snapshot-number", metavar="N|latest", type=reference, default=default, help=text)
+
+
+@contextlib.contextmanager
+def of_a_snapshot(path: str) -> Iterator[None]:
+    """Where there is no such path, and it is called as a snapshot is, tell how one is named."""
+    try:
+        yield
+    except PathNotFoundError as error:
+        try:
+            reference(path)
+        except argparse.ArgumentTypeError:
+            raise error from None
+        raise BackuptoolError(f"{error}; a snapshot is named with --snapshot-number {path}") from error
 
 
 def of_source(option: Callable[..., object]) -> None:

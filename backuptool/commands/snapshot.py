@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shutil
 
 from backuptool import DEFAULT_MAX_FILE_SIZE, Repository, SkippedFile, SnapshotResult, format_size, printable
 
@@ -114,6 +116,11 @@ def _run_stream(repository: Repository, options: argparse.Namespace) -> Snapshot
     for option in ("exclude", "exclude_from", "exclude_if_present", "exclude_caches", "one_file_system"):
         if getattr(options, option):
             raise argparse.ArgumentTypeError(f"--{option.replace('_', '-')} selects files of a directory, not --stdin")
+    if options.given and os.path.isdir(options.given[0]) and shutil.which(options.given[0]) is None:
+        raise argparse.ArgumentTypeError(
+            f"{options.given[0]} is a directory, and --stdin saves standard input, or behind -- the output of a "
+            "command; leave one of them out"
+        )
     try:
         with stream(options.given) as output:
             return repository.snapshot_files(

@@ -55,6 +55,23 @@ _SUFFIXES: Tuple[Tuple[bytes, TarCompression], ...] = (
     *((b".zst", "zstd"), (b".tzst", "zstd")),
 )
 
+#: What files end in that other programs compress in other ways.
+_OTHERS = (
+    b".xz",
+    b".txz",
+    b".bz2",
+    b".tbz",
+    b".tbz2",
+    b".lz",
+    b".lz4",
+    b".lzma",
+    b".lzo",
+    b".br",
+    b".7z",
+    b".zip",
+    b".z",
+)
+
 
 @attrs.frozen(kw_only=True)
 class ExportOptions:
@@ -76,7 +93,7 @@ def export(
     """Write a snapshot as a tar stream into a file, or to whatever has a ``write``.
 
     Raises:
-        ValueError: There is no such compression.
+        ValueError: There is no such compression, or the file's name says that it has another one.
     """
     begin = time.monotonic()
     compression = options.compression
@@ -111,9 +128,16 @@ def export(
 
 
 def _by_name(path: bytes) -> TarCompression:
+    name = path.lower()
     for suffix, compression in _SUFFIXES:
-        if path.endswith(suffix):
+        if name.endswith(suffix):
             return compression
+    ending = next((os.fsdecode(ending) for ending in _OTHERS if name.endswith(ending)), None)
+    if ending is not None:
+        raise ValueError(
+            f"{os.fsdecode(path)}: nothing is compressed here as {ending} says; let the name end in .tar, .tar.gz or "
+            ".tar.zst, or say how to compress (--compress, compression= in Python)"
+        )
     return "none"
 
 
