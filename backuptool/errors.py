@@ -131,6 +131,11 @@ class CorruptionError(BackuptoolError):
         super().__init__(message)
         self.path = path
 
+    @property
+    def reason(self) -> str:
+        """What is wrong, in SQLite's own words where it found the damage, and without the next step."""
+        return str(self if self.__cause__ is None else self.__cause__)
+
 
 class ContentMissingError(CorruptionError):
     """A content that a file refers to is not in the repository.

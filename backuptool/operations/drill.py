@@ -14,7 +14,7 @@ from typing import Callable, Iterator, Optional, Union
 
 import attrs
 
-from ..errors import RepositoryError, SnapshotNotFoundError
+from ..errors import CorruptionError, RepositoryError, SnapshotNotFoundError
 from ..progress import Reporter
 from ..results.drill import Drill, DrillResult
 from ..results.problem import Problem
@@ -134,6 +134,6 @@ def _record(pool: ConnectionPool, snapshot: SnapshotRow, found: Drill) -> Option
             row = find_snapshot(database, snapshot.id)
             insert_drill(database, row.source, row.root, found)
         return None
-    except (RepositoryError, SnapshotNotFoundError) as exc:
+    except (CorruptionError, RepositoryError, SnapshotNotFoundError) as exc:
         message = f"the outcome of the drill could not be recorded: {exc}"
         return Problem(kind="not-recorded", path="", message=message, snapshots=(snapshot.id,))

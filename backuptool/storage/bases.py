@@ -15,7 +15,7 @@ from .contents import find
 from .database import Database
 from .packs import BaseReference
 from .refcounts import ContentsVanishedError
-from .unpacking import read_pack
+from .unpacking import bases_by_index, read_pack
 
 __all__ = [
     "Base",
@@ -90,8 +90,14 @@ def base_that_holds(database: Database, digests: Sequence[bytes]) -> Optional[in
 
 
 def bases_by_pack(database: Database) -> dict[int, int]:
-    """Return the base of each pack that has one. To read all of them takes 1 µs each."""
-    return dict(database.query("SELECT pack, base FROM bases WHERE typeof(base) = 'integer'"))
+    """Return the base of each pack that has one. To read all of them takes 1 µs each.
+
+    Where SQLite cannot read their table, those that its index knows; a pack whose base is not known is read by itself.
+    """
+    try:
+        return dict(database.query("SELECT pack, base FROM bases WHERE typeof(base) = 'integer'"))
+    except CorruptionError:
+        return bases_by_index(database)
 
 
 def behind_bases(packs: Iterable[int], bases: Mapping[int, int]) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+from ..errors import CorruptionError
 from ..results.drill import Drill
 from .database import Database
 from .digest import snapshot_digest
@@ -37,11 +38,15 @@ def insert_drill(database: Database, source: int, root: bytes, drill: Drill) -> 
 def last_drills(database: Database) -> Tuple[Dict[int, Drill], Dict[Tuple[str, bytes], Drill]]:
     """Return the last drill of each snapshot, by its number, and of each source, by host and root.
 
-    A damaged record proves nothing and is left out; ``check`` names it.
+    A damaged record proves nothing and is left out, all of them where SQLite cannot read them; ``check`` names it.
     """
     snapshots: Dict[int, Drill] = {}
     sources: Dict[Tuple[str, bytes], Drill] = {}
-    for row in database.query(f"SELECT {_COLUMNS} FROM {_TABLES} ORDER BY d.id"):
+    try:
+        rows = database.query(f"SELECT {_COLUMNS} FROM {_TABLES} ORDER BY d.id")
+    except CorruptionError:
+        rows = []
+    for row in rows:
         fields = _fields(row)
         if fields is not None:
             _, host, root, *figures = fields

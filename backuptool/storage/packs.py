@@ -261,7 +261,7 @@ class PackReader:
         try:
             return self._source.read(pack).result()
         except CorruptionError as exc:
-            return UnpackedPack(b"", str(exc))
+            return UnpackedPack(b"", exc.reason)
 
     def _take_coming(self, pack: int) -> Optional[Future[UnpackedPack]]:
         """Return a pack that is being decompressed; what was expected before it was not wanted after all."""

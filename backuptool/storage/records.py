@@ -11,6 +11,7 @@ from typing import Iterator, Optional, Sequence, Tuple
 
 import attrs
 
+from ..errors import CorruptionError
 from ..results.changes import Alert, Changes
 from .database import Database
 from .digest import snapshot_digest
@@ -84,8 +85,11 @@ def past_changes(database: Database, source: int, limit: int) -> list[Changes]:
 
 
 def changes_by_snapshot(database: Database) -> dict[int, Changes]:
-    """Return what each snapshot changed, by its number; damaged rows are left out."""
-    found = {row[0]: _changes(row) for row in database.query(f"SELECT {_CHANGES_COLUMNS} FROM changes AS g")}
+    """Return what each snapshot changed, by its number, without damaged rows; nothing if SQLite cannot read them."""
+    try:
+        found = {row[0]: _changes(row) for row in database.query(f"SELECT {_CHANGES_COLUMNS} FROM changes AS g")}
+    except CorruptionError:
+        return {}
     return {snapshot: changes for snapshot, changes in found.items() if changes is not None}
 
 

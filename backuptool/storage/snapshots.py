@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, NamedTuple, Optional, Sequence, Tuple
 
 import attrs
 
@@ -43,6 +43,9 @@ _SNAPSHOT_COLUMNS = (
 )
 
 _SNAPSHOTS = "FROM snapshots AS n LEFT JOIN sources AS s ON s.id = n.source"
+
+#: The sources as the index of their names has them, which has all of them.
+_SOURCES_BY_NAME = "sources INDEXED BY sqlite_autoindex_sources_1"
 
 #: What is kept beside them; a snapshot can be read without it.
 _RECORDS = "LEFT JOIN pins AS p ON p.snapshot = n.id LEFT JOIN changes AS g ON g.snapshot = n.id"
@@ -115,17 +118,20 @@ class SnapshotRow:
 
 def _snapshot_row(row: Sequence[object], path: str) -> SnapshotRow:
     values = list(row)
+    wrong = None
     try:
         values[2] = values[2].decode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
         values[12] = values[12].decode("utf-8", "surrogateescape")  # type: ignore[attr-defined]
         values[13] = tuple(str(tag) for tag in json.loads(values[13]))  # type: ignore[arg-type]
-        numbers = [values[0], values[1], *values[4:12]]
-        if not all(isinstance(number, int) for number in numbers) or not isinstance(values[3], bytes):
-            raise TypeError("a number is none")
-        if not isinstance(values[14], bytes) or not isinstance(values[15], bytes):
-            raise TypeError("a digest is none")
-    except (AttributeError, TypeError, ValueError, RecursionError) as exc:
-        raise CorruptionError(f"the row of snapshot {row[0]!r} is damaged ({exc})", path) from exc
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        wrong = "a name, the note or the tags are none"
+    numbers = [values[0], values[1], *values[4:12]]
+    if not all(isinstance(number, int) for number in numbers) or not isinstance(values[3], bytes):
+        wrong = wrong or "a number is none"
+    if not isinstance(values[14], bytes) or not isinstance(values[15], bytes):
+        wrong = wrong or "a digest is none"
+    if wrong is not None:
+        raise CorruptionError(f"the row of snapshot {row[0]!r} is damaged ({wrong})", path)
     values[16:] = [bool(values[16]), alerts_of(values[17])]
     return SnapshotRow(*values)  # type: ignore[arg-type]
 
@@ -136,7 +142,38 @@ def _select_snapshots(database: Database, tail: str, parameters: Sequence[int] =
         columns = f"{_SNAPSHOT_COLUMNS}, p.snapshot IS NOT NULL, g.alerts"
         return database.query(f"SELECT {columns} {_SNAPSHOTS} {_RECORDS} {tail}", parameters)
     except CorruptionError:
+        pass
+    try:
         return database.query(f"SELECT {_SNAPSHOT_COLUMNS}, 0, NULL {_SNAPSHOTS} {tail}", parameters)
+    except CorruptionError:
+        return _select_without_sources(database, tail, parameters)
+
+
+def _select_without_sources(database: Database, tail: str, parameters: Sequence[int]) -> list[Any]:
+    """Return rows of snapshots where SQLite cannot read their sources together with them.
+
+    What is not known of a source is a ``?``. The digest of a snapshot covers it, so ``check`` names the snapshot, and
+    no directory is taken for it: each is known by its absolute path.
+    """
+    apart = _SNAPSHOT_COLUMNS.replace("s.host, s.root", "NULL, NULL")
+    try:
+        columns = f"{apart}, p.snapshot IS NOT NULL, g.alerts"
+        rows = database.query(f"SELECT {columns} FROM snapshots AS n {_RECORDS} {tail}", parameters)
+    except CorruptionError:
+        rows = database.query(f"SELECT {apart}, 0, NULL FROM snapshots AS n {tail}", parameters)
+    names = {number: _names_of(database, number) for number in {row[1] for row in rows}}
+    return [(*row[:2], *names[row[1]], *row[4:]) for row in rows]
+
+
+def _names_of(database: Database, source: object) -> Tuple[object, object]:
+    """Return host and root of a source by its row, or else by the index that has both; NULL if there is none."""
+    for table in ("sources", _SOURCES_BY_NAME):
+        try:
+            rows = database.query(f"SELECT host, root FROM {table} WHERE id = ?", (source,))
+        except CorruptionError:
+            continue
+        return rows[0] if rows else (None, None)
+    return b"?", b"?%d" % source if isinstance(source, int) else b"?"
 
 
 def snapshot_rows(
@@ -310,7 +347,11 @@ def sources(database: Database, root: Optional[bytes] = None, host: Optional[str
         CorruptionError: The name of one is no text.
     """
     found = []
-    for number, name, path in database.query("SELECT id, host, root FROM sources ORDER BY id"):
+    try:
+        rows = database.query("SELECT id, host, root FROM sources ORDER BY id")
+    except CorruptionError:
+        rows = database.query(f"SELECT id, host, root FROM {_SOURCES_BY_NAME} ORDER BY id")
+    for number, name, path in rows:
         if not isinstance(name, bytes) or not isinstance(path, bytes):
             raise CorruptionError(f"the row of source {number} in {database.path} is damaged; run check", database.path)
         row = SourceRow(number, name.decode("utf-8", "surrogateescape"), path)

@@ -6,7 +6,8 @@ Owns how packs and bases are read from their rows. Who keeps what was unpacked i
 from __future__ import annotations
 
 import threading
-from typing import NamedTuple, Optional, Tuple, Union
+from contextlib import suppress
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import attrs
 
@@ -14,7 +15,16 @@ from ..errors import ContentCorruptError, ContentMissingError, CorruptionError
 from .compression import ZSTD_BASE, decompress, salvage
 from .database import Database
 
-__all__ = ["MAX_PACK_SIZE", "PackSource", "StoredPack", "UnpackedPack", "Unpacking", "read_pack", "unpack"]
+__all__ = [
+    "MAX_PACK_SIZE",
+    "PackSource",
+    "StoredPack",
+    "UnpackedPack",
+    "Unpacking",
+    "bases_by_index",
+    "read_pack",
+    "unpack",
+]
 
 #: Bytes that no pack exceeds: a forged file cannot make a reader take more memory than this, and again for a base.
 MAX_PACK_SIZE = 16 << 20
@@ -66,13 +76,14 @@ def read_pack(database: Database, pack: int) -> StoredPack:
         ContentMissingError: There is no such pack.
         CorruptionError: SQLite cannot read it.
     """
-    # A length is known without reading: what is longer than any pack never gets into memory.
-    rows = database.query(
-        f"SELECT p.size, p.codec, CASE WHEN length(p.data) <= {MAX_PACK_SIZE} THEN p.data END, p.written_ns, b.base, "
-        "q.size, length(q.data), q.written_ns FROM packs AS p "
-        "LEFT JOIN bases AS b ON b.pack = p.id LEFT JOIN packs AS q ON q.id = b.base WHERE p.id = ?",
-        (pack,),
-    )
+    try:
+        rows = database.query(
+            f"SELECT {_PACK}, b.base, q.size, length(q.data), q.written_ns FROM packs AS p "
+            "LEFT JOIN bases AS b ON b.pack = p.id LEFT JOIN packs AS q ON q.id = b.base WHERE p.id = ?",
+            (pack,),
+        )
+    except CorruptionError:
+        rows = _read_apart(database, pack)
     if not rows:
         raise ContentMissingError(f"pack {pack} is missing", database.path)
     size, codec, data, written_ns, *base = rows[0]
@@ -82,6 +93,43 @@ def read_pack(database: Database, pack: int) -> StoredPack:
     codec = codec.decode("utf-8", "replace")
     key = (pack, size, len(data), written_ns)
     return StoredPack(pack, size, codec, data, key, (*base,) if codec == ZSTD_BASE else None)
+
+
+#: What is read of a pack. A length is known without reading: what is longer than any pack never gets into memory.
+_PACK = f"p.size, p.codec, CASE WHEN length(p.data) <= {MAX_PACK_SIZE} THEN p.data END, p.written_ns"
+
+
+def _read_apart(database: Database, pack: int) -> List[Any]:
+    """Return the row of a pack with what can be read of its base, where SQLite cannot read both together."""
+    rows = database.query(f"SELECT {_PACK} FROM packs AS p WHERE p.id = ?", (pack,))
+    base: Tuple[object, ...] = (None, None, None, None)
+    if rows and rows[0][1] == ZSTD_BASE.encode():
+        number = _base_number(database, pack)
+        base = (number, None, None, None)
+        if number is not None:
+            with suppress(CorruptionError):  # whoever needs the base will be told
+                key = "SELECT size, length(data), written_ns FROM packs WHERE id = ?"
+                base = (number, *(database.query(key, (number,)) or [(None, None, None)])[0])
+    return [(*row, *base) for row in rows]
+
+
+def _base_number(database: Database, pack: int) -> Optional[int]:
+    """Return the base of a pack by the table of bases, or else by its index; None if neither can be read."""
+    try:
+        found = database.value("SELECT base FROM bases WHERE pack = ?", (pack,))
+    except CorruptionError:
+        found = bases_by_index(database).get(pack)
+    return found if isinstance(found, int) else None
+
+
+def bases_by_index(database: Database) -> Dict[int, int]:
+    """Return the base of each pack that has one by the index of their table alone; none if that cannot be read either.
+
+    What it says need not be true: contents are compared with their hashes, whatever their pack was read with.
+    """
+    with suppress(CorruptionError):
+        return dict(database.query("SELECT pack, base FROM bases INDEXED BY bases_base WHERE typeof(base) = 'integer'"))
+    return {}
 
 
 def unpack(stored: StoredPack, base: Union[UnpackedPack, str, None] = None) -> UnpackedPack:
@@ -172,7 +220,7 @@ class PackSource:
         try:
             base = read_pack(self._database, number)
         except CorruptionError as exc:
-            return f"its base, pack {number}, cannot be read: {exc}"
+            return f"its base, pack {number}, cannot be read: {exc.reason}"
         if base.codec == ZSTD_BASE:  # so there is never a third one
             return f"its base, pack {number}, has a base itself"
         self._base = Unpacking(base)

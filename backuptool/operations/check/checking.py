@@ -56,7 +56,7 @@ def check(
     try:
         run.trace()
     except CorruptionError as exc:
-        run.problem("database-corrupt", _told(exc))
+        run.unreadable("the tables of files and contents", exc)
     return CheckResult(
         snapshots=run.snapshots,
         files=run.files,
@@ -67,11 +67,6 @@ def check(
         elapsed_seconds=time.monotonic() - begin,
         problems=tuple(run.problems),
     )
-
-
-def _told(damage: CorruptionError) -> str:
-    """Return what is damaged, without the advice to check."""
-    return damage.what if isinstance(damage, DamageError) else str(damage)
 
 
 def unopened(damage: DamageError, *, quick: bool) -> CheckResult:
@@ -102,10 +97,18 @@ class _Check:
     live_bytes: int = 0  # of contents in packs, by the catalog
     problems: list[Problem] = attrs.Factory(list)
     damaged: dict[int, tuple[bytes, str]] = attrs.Factory(dict)  # (hash, what is wrong) by content id
+    _noted: set[Problem] = attrs.Factory(set)
 
     def problem(self, kind: str, message: str, *, path: str = "", snapshots: Sequence[int] = ()) -> None:
-        """Note something that is not as it must be."""
-        self.problems.append(Problem(kind=kind, path=path, message=message, snapshots=tuple(snapshots)))
+        """Note something that is not as it must be, once."""
+        found = Problem(kind=kind, path=path, message=message, snapshots=tuple(snapshots))
+        if found not in self._noted:
+            self._noted.add(found)
+            self.problems.append(found)
+
+    def unreadable(self, what: str, exc: CorruptionError, snapshots: Sequence[int] = ()) -> None:
+        """Note what SQLite cannot read as a whole."""
+        self.problem("database-corrupt", f"{what} cannot be read as a whole: {exc.reason}", snapshots=snapshots)
 
     def sqlite(self, quick: bool) -> None:
         """Let SQLite check its own structures."""
@@ -115,7 +118,7 @@ class _Check:
             try:
                 rows = self.database.query(f"PRAGMA {pragma}")
             except CorruptionError as exc:
-                self.problem("database-corrupt", _told(exc))
+                self.problem("database-corrupt", f"SQLite's own check did not come to its end: {exc.reason}")
                 continue
             for row in rows:
                 text = row[0].decode("utf-8", "replace") if isinstance(row[0], bytes) else str(row[0])
@@ -130,10 +133,16 @@ class _Check:
         """Find what is older than it should be: parts of a file, or all of it."""
         try:
             self.database.prove(self.problem)
+        except CorruptionError as exc:
+            self.unreadable("what proves whose the file is", exc)
+        try:
             compare_partial_indexes(self.database, self.problem)
+        except CorruptionError as exc:
+            self.unreadable("a table or its indexes", exc)
+        try:
             newest = self.database.next_id("snapshots") - 1
         except CorruptionError as exc:
-            self.problem("database-corrupt", _told(exc))
+            self.unreadable("the counter of snapshots", exc)
             return
         if expect_at_least is not None and newest < expect_at_least:
             self.problem(
@@ -144,12 +153,9 @@ class _Check:
 
     def catalog(self) -> None:
         """Compare the catalog with itself."""
-        recount = Recount(self.database, self.reporter, self.problem, self.damaged)
-        try:
-            with self.database.read_transaction():
-                recount.run()
-        except CorruptionError as exc:
-            self.problem("database-corrupt", _told(exc))
+        recount = Recount(self.database, self.reporter, self.problem, self.unreadable, self.damaged)
+        with self.database.read_transaction():
+            recount.run()
         self.snapshots, self.files = recount.snapshots, recount.files
         self.contents, self.packs = recount.contents, recount.packs
         self.live_bytes = recount.live_bytes
@@ -180,7 +186,7 @@ class _Check:
             try:
                 pack = self.database.value(sql, (last,))
             except CorruptionError as exc:
-                self.problem("database-corrupt", _told(exc))
+                self.unreadable("the table of packs" if "packs" in sql else "the table of contents", exc)
                 continue
             if pack is None:
                 return None

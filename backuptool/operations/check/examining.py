@@ -84,7 +84,7 @@ def _unreadable(database: Database, pack: int, exc: CorruptionError, known: bool
         members = []
     why = f"pack {pack} cannot be read"
     damaged = ((content, digest if isinstance(digest, bytes) else b"", why) for content, digest in members)
-    return PackReport(pack, 0, f"it cannot be read: {exc}", tuple(damaged))
+    return PackReport(pack, 0, f"it cannot be read: {exc.reason}", tuple(damaged))
 
 
 def serve(channel: Channel, address: Any) -> None:

@@ -10,10 +10,11 @@ import struct
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from typing import Any, Callable, DefaultDict, Optional, Sequence, Union
+from typing import Any, Callable, DefaultDict, Optional, Sequence, TypeVar, Union
 
 import attrs
 
+from ...errors import CorruptionError
 from ...progress import Reporter
 from ...storage.chunking import Chunking
 from ...storage.compression import ZSTD_BASE
@@ -26,10 +27,16 @@ from ..validating import flaw
 
 __all__ = ["Recount", "text_of"]
 
+T = TypeVar("T")
+
 _NONE = (1 << 63) - 1
 
 #: A number for each content id.
 _Numbers = Union["array[int]", DefaultDict[int, int]]
+
+
+class _UnfitError(ValueError):
+    """A row of a file is not as it can be; the message says how."""
 
 
 @attrs.define(eq=False)
@@ -88,6 +95,7 @@ class Recount:
     database: Database
     reporter: Reporter
     problem: Callable[..., None]  # of check: kind, message, path=, snapshots=
+    unreadable: Callable[..., None]  # of check: what, the error, snapshots
     damaged: dict[int, tuple[bytes, str]]
     snapshots: int = 0
     files: int = 0
@@ -96,28 +104,50 @@ class Recount:
     live_bytes: int = 0
 
     def run(self) -> None:
-        """Recompute every digest, count and size from the rows of the catalog."""
-        database = self.database
-        self._settings()
-        rows = self._snapshot_rows()
-        self._records()
+        """Recompute every digest, count and size from the rows of the catalog.
+
+        A table that SQLite cannot read is named, and the next one follows.
+        """
+        self._step("the table of settings", self._settings)
+        rows = self._step("the table of snapshots", self._snapshot_rows) or []
+        self._step("what is kept beside snapshots", self._records)
+        self._step("the record of restore drills", self._drills)
+        self._step("the table of sources", self._sources)
         self.snapshots = len(rows)
         sources: dict[int, _Source] = {}
         for row in rows:
             sources.setdefault(row.source, _Source.of([])).ids.append(row.id)
         for number, source in sources.items():
             sources[number] = _Source.of(source.ids)
+        self._step("the tables of files and contents", lambda: self._recount(rows, sources))
+        self._step("the counters", self._counters)
+
+    def _step(self, what: str, step: Callable[[], T]) -> Optional[T]:
+        """Do a step; what SQLite cannot read of it is a problem."""
+        try:
+            return step()
+        except CorruptionError as exc:
+            self.unreadable(what, exc)
+            return None
+
+    def _recount(self, rows: Sequence[SnapshotRow], sources: dict[int, _Source]) -> None:
         refs, since = self._numbers()
         self._sweep_files(sources, refs, since)
         self._sweep_parts(refs, since)
         distinct = self._sweep_contents(refs, since, {row.id for row in rows})
         for row in rows:
             self._compare_snapshot(row, sources[row.source], distinct.get(row.id, 0))
+
+    def _counters(self) -> None:
         for table in ("snapshots", "contents"):
-            used = database.value(f"SELECT max(id) FROM {table}") or 0
-            counter = database.value("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)) or 0
+            used = self.database.value(f"SELECT max(id) FROM {table}") or 0
+            counter = self.database.value("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)) or 0
             if not isinstance(counter, int) or counter < used:
                 self.problem("catalog-corrupt", f"the counter of {table} is below a number that is in use")
+
+    def _sources(self) -> None:
+        """Read every source: snapshots are read without those that SQLite cannot read."""
+        self.database.query("SELECT id, host, root FROM sources ORDER BY id")
 
     def _numbers(self) -> tuple[_Numbers, _Numbers]:
         """Return where the references to each content and its first snapshot are noted."""
@@ -163,6 +193,8 @@ class Recount:
             snapshots = [number] if isinstance(number, int) else []
             message = f"the {what} row of snapshot {number} is not as it was saved; its files are not concerned"
             self.problem("snapshot-corrupt", message, snapshots=snapshots)
+
+    def _drills(self) -> None:
         for number in damaged_drills(self.database):
             self.problem("catalog-corrupt", f"the record of restore drill {number} is not as it was written")
 
@@ -194,9 +226,9 @@ class Recount:
                     group.files += 1
                 wrong = flaw(version)
                 if wrong is not None or row[21] != b"text":
-                    raise ValueError(wrong or "its path is no text")
+                    raise _UnfitError(wrong or "its path is no text")
                 if row[0] == before[0] and row[15] == before[15] and (before[17] is None or before[17] >= row[16]):
-                    raise ValueError("a snapshot has another version of it as well")
+                    raise _UnfitError("a snapshot has another version of it as well")
                 before = row
                 content = row[19]
                 if content is not None:
@@ -207,15 +239,14 @@ class Recount:
                         self.problem("content-missing", message, path=text_of(row[0]), snapshots=snapshots)
                         continue
                     if content_size != size:
-                        raise ValueError("its size is not that of its content")
+                        raise _UnfitError("its size is not that of its content")
                     refs[content] += 1
                     if since[content] > group.brought:
                         since[content] = group.brought
                 elif row[1] == b"f":
-                    raise ValueError("it has no content")
+                    raise _UnfitError("it has no content")
             except (KeyError, TypeError, ValueError, struct.error, IndexError) as exc:
-                why = f"its source {exc} does not exist" if isinstance(exc, KeyError) else str(exc)
-                self.problem("catalog-corrupt", f"the row of a file is damaged: {why}", path=text_of(row[0]))
+                self._damaged_row(row, exc, sources)
         for (source, *_), group in groups.items():
             sources[source].add(group)
         for known in sources.values():
@@ -223,16 +254,31 @@ class Recount:
             if len(known.initial) > 1 or max(known.initial, default=0) >= known.added_from:
                 self.problem("catalog-corrupt", "the marks of files that a source's first snapshot had are wrong")
 
+    def _damaged_row(self, row: Sequence[Any], exc: Exception, sources: dict[int, _Source]) -> None:
+        """Name the row of a file that is not as it can be, and the snapshots that should have it."""
+        why = str(exc) if isinstance(exc, _UnfitError) else "a value in it is of another type than it can be"
+        path = text_of(row[0]) if isinstance(row[0], (bytes, str)) else ""
+        shown = "" if path or row[0] == b"" else f" with the path {text_of(row[0])!r:.40}"
+        try:
+            source = sources[row[15]]
+            begin, end = source.span(row[16], row[17])
+            snapshots = source.ids[begin:end]
+        except (KeyError, TypeError):
+            snapshots = []
+        self.problem("catalog-corrupt", f"the row of a file{shown} is damaged: {why}", path=path, snapshots=snapshots)
+
     def _group(self, sources: dict[int, _Source], number: int, first: int, last: Optional[int], added: int) -> _Group:
         """Return an empty group.
 
         Raises:
-            KeyError, ValueError: There is no such source; no snapshot has these versions.
+            _UnfitError: There is no such source; no snapshot has these versions.
         """
-        source = sources[number]
+        source = sources.get(number)
+        if source is None:
+            raise _UnfitError(f"no snapshot is of its source, {text_of(number)}")
         begin, end = source.span(first, last)
         if begin >= end:
-            raise ValueError("no snapshot has it")
+            raise _UnfitError("no snapshot has it")
         if added:
             source.added_from = min(source.added_from, first)
         else:
@@ -328,7 +374,7 @@ class Recount:
             twice = database.value("SELECT count(*) - count(DISTINCT hash) FROM contents")
         if twice:
             self.problem("catalog-corrupt", f"{twice:,} contents are stored twice")
-        self._bases()
+        self._step("the table of bases", self._bases)
         wrong = 0
         for pack, stored in database.stream("SELECT id, live FROM packs"):
             self.packs += 1
