@@ -116,6 +116,8 @@ def _report(result: Result, command: Any, options: argparse.Namespace) -> ExitCo
 
         for problem in problems:
             _tell("problem", problem_text(problem, verbose=verbose))
+    for line in getattr(result, "unmatched", ()):
+        _tell("note", printable(f"nothing in the snapshot matches {line}; paths are relative to the source"))
     alerts = result.alerts if isinstance(result, SnapshotResult) else ()
     for alert in alerts:
         _tell("alert", printable(f"{alert.kind}: {alert}"))

@@ -179,6 +179,19 @@ def test_restore_selects_by_pattern(run: Runner, snapshots: list[int]) -> None:
     assert {"a.txt", "sub/c.log"} == set(tree(Path("out")))
 
 
+def test_a_pattern_that_matches_nothing_is_named_and_no_failure_if_another_one_did(
+    run: Runner, snapshots: list[int]
+) -> None:
+    note = "backuptool: note: nothing in the snapshot matches b.text; paths are relative to the source\n"
+    for words in (["restore", "1", "out"], ["export", "--snapshot-number", "1", "--output", "out.tar"]):
+        outcome = run(*words, "--include", "a.txt", "--include", "b.text")
+        assert (outcome.code, outcome.err) == (0, note)
+    outcome = run("restore", "1", "other", "--include", "c", "--include", "b.text")
+    assert outcome.code == 3
+    assert "problem: nothing-found: nothing in snapshot 1 matches c, b.text" in outcome.err
+    assert "note:" not in outcome.err
+
+
 @pytest.mark.parametrize(
     ("policy", "expected"), [("always", b"a" * 100), ("if-changed", b"a" * 100), ("if-newer", b"-"), ("never", b"-")]
 )

@@ -175,6 +175,7 @@ def test_a_part_of_a_snapshot_comes_with_the_directories_above_it(repo: Reposito
         assert archive.getnames() == [".", "docs", "docs/deep", "docs/deep/c.bin"]
     result = repo.export_tar(1, tmp_path / "b.tar", include=["nothing"])
     assert [problem.kind for problem in result.problems] == ["nothing-found"]
+    assert repo.export_tar(1, tmp_path / "c.tar", include=["/docs/", "nope"]).unmatched == ("nope",)
     assert isinstance(result, ExportResult)
     assert repr(result).startswith(f"<ExportResult 1 to {tmp_path}/b.tar: 0 files, 0 B, 10.0 KiB written, 1 problem")
 

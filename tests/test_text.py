@@ -278,6 +278,14 @@ def test_a_problem_is_one_line_with_all_that_is_known() -> None:
     line = r"content-corrupt: a\x0ab\xff: bytes differ (3 files) (in snapshots 1, 4)"
     assert line == problem_text(problem)
     assert f"{line} (content {'ab' * 32})" == problem_text(problem, verbose=True)
+    owners = Problem(
+        kind="owner-not-restored", path="a", message="not restored for 3 files, this one the first", count=3
+    )
+    assert problem_text(owners) == "owner-not-restored: a: not restored for 3 files, this one the first"
+    copied = Problem(kind="not-copied", path="", message="snapshot 1 was not copied", snapshots=(1,))
+    assert problem_text(copied) == "not-copied: snapshot 1 was not copied"
+    other = Problem(kind="not-copied", path="", message="snapshot 12 is there", snapshots=(1,))
+    assert problem_text(other) == "not-copied: snapshot 12 is there (in snapshot 1)"
     assert problem_text(PROBLEM, verbose=True) == "unreadable: secret: Permission denied"
 
 

@@ -6,6 +6,7 @@ Owns what the texts of several commands have in common.
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Sequence
 
 from backuptool import Drill, Problem, Snapshot, format_size, printable
@@ -56,9 +57,11 @@ def drill_text(drill: Drill) -> str:
 def problem_text(problem: Problem, *, verbose: bool = False) -> str:
     """Return a problem in one line: its kind, the file, what happened, and the snapshots that are hurt."""
     text = f"{problem.kind}: {problem}"
-    if problem.count > 1:
-        text += f" ({problem.count:,} files)"
-    if problem.snapshots:
+    files = f"{problem.count:,} files"
+    if problem.count > 1 and files not in problem.message:
+        text += f" ({files})"
+    said = len(problem.snapshots) == 1 and re.search(rf"\bsnapshot {problem.snapshots[0]}\b", problem.message)
+    if problem.snapshots and not said:
         text += f" (in {snapshot_numbers(problem.snapshots)})"
     if verbose and problem.content is not None:
         text += f" (content {problem.content})"

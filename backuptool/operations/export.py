@@ -123,6 +123,7 @@ def export(
         tar_bytes=stream.tar_bytes,
         written_bytes=stream.written_bytes,
         elapsed_seconds=time.monotonic() - begin,
+        unmatched=run.unmatched(),
         problems=(*run.findings.problems(), *run.nothing_found()),
     )
 
@@ -317,6 +318,10 @@ class _Export:
             part = min(length, len(_ZEROS))
             self._stream.write(_ZEROS[:part])
             length -= part
+
+    def unmatched(self) -> tuple[str, ...]:
+        """Return what was to be included and matched nothing, where something else was found."""
+        return self._selection.unmatched
 
     def nothing_found(self) -> list[Problem]:
         """Return a problem if what was to be included is not in the snapshot."""

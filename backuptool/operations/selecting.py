@@ -38,8 +38,16 @@ class Selection:
         self._include = Patterns(paths_or_patterns(include)) if include else None
         self._exclude = Patterns(paths_or_patterns(exclude)) if exclude else None
         self._only = only
+        # A later line overrules earlier ones, and one that takes back matches nothing by itself.
+        lines = [line for line in include if line.strip() and line[0] not in "!#"]
+        self._waiting = {line: Patterns(paths_or_patterns([line])) for line in lines} if len(include) > 1 else {}
         self.everything = self._include is None and self._exclude is None and only is None
         self.found = False
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """Return what was to be included and matched nothing, where something else was found."""
+        return tuple(self._waiting) if self.found else ()
 
     def __contains__(self, version: FileVersion) -> bool:
         return self.selects(version.path, version.kind == b"d")
@@ -74,6 +82,8 @@ class Selection:
             except UnsafePathError as exc:
                 problem("unsafe-path", version.path, str(exc))
                 continue
+            if self._waiting:
+                self._note_matches(version)
             if not everything and version not in self:
                 if version.kind == b"d":
                     unselected[version.path] = file
@@ -82,6 +92,13 @@ class Selection:
             if unselected:
                 yield from _ancestors(version.path, unselected)
             yield file
+
+    def _note_matches(self, version: FileVersion) -> None:
+        """Note which of the lines that have matched nothing yet match a path."""
+        path, is_directory = version.path, version.kind == b"d"
+        if path and self._include is not None and self._include.match(path, is_directory):
+            for line in [line for line, patterns in self._waiting.items() if patterns.match(path, is_directory)]:
+                del self._waiting[line]
 
     def extra(self, walk: Iterable[tuple[bytes, os.stat_result]], known: Iterator[bytes]) -> list[bytes]:
         """Return the paths that are there, selected and not known; not directories that hold what is not selected.

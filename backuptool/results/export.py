@@ -30,6 +30,7 @@ class ExportResult(Result):
         tar_bytes: Bytes of the stream before compression.
         written_bytes: Bytes written.
         elapsed_seconds: Wall time.
+        unmatched: What ``include`` has that nothing in the snapshot matches, where something else in it does.
         problems: What is not in the stream.
     """
 
@@ -42,6 +43,7 @@ class ExportResult(Result):
     tar_bytes: int
     written_bytes: int
     elapsed_seconds: float
+    unmatched: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
 
     def _headline(self) -> str:

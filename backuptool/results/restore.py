@@ -31,6 +31,7 @@ class RestoreResult(Result):
         verified_files: Files read back from the destination and compared by hash (``verify``).
         dry_run: True if nothing was written.
         elapsed_seconds: Wall time.
+        unmatched: What ``include`` has that nothing in the snapshot matches, where something else in it does.
         problems: What could not be restored.
     """
 
@@ -44,6 +45,7 @@ class RestoreResult(Result):
     verified_files: int
     dry_run: bool
     elapsed_seconds: float
+    unmatched: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
 
     def _headline(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import List
+from typing import Dict, List, Tuple
 
 import pytest
 from conftest import write
@@ -44,6 +44,33 @@ def test_a_selection_that_finds_nothing_is_a_problem(repo: Repository, tree: Pat
     result = repo.restore(1, out, include=["nothing like it"])
     assert kinds(result) == [("nothing-found", "")]
     assert (result.restored_files, result.restored_directories) == (0, 0)
+
+
+def test_what_was_to_be_included_and_matches_nothing_is_told(repo: Repository, tree: Path, out: Path) -> None:
+    write(tree / "[x]", b"brackets")
+    repo.snapshot(tree)
+    cases: Dict[Tuple[str, ...], Tuple[str, ...]] = {
+        ("a.txt", "nope", "b.txt", "/c.bin"): ("nope", "/c.bin"),
+        ("docs", "docs/deep/c.bin", "docs/nope"): ("docs/nope",),
+        ("a.txt", "*.txt", "[x]", "docs/deep/"): (),
+        ("*.txt", "a.txt/", "!b.txt", "# no comment", ""): ("a.txt/",),
+        ("nope",): (),  # a problem
+        ("nope", "neither"): (),
+    }
+    for include, unmatched in cases.items():
+        for dry_run in (True, False):
+            result = repo.restore(1, out, include=include, dry_run=dry_run)
+            assert result.unmatched == unmatched, include
+            assert kinds(result) == ([("nothing-found", "")] if include[0] == "nope" else [])
+    excluded = repo.restore(1, out, include=["a.txt", "b.txt", "nope"], exclude=["a.txt"])
+    assert excluded.unmatched == ("nope",)
+
+
+def test_what_is_in_the_destination_alone_does_not_count_as_matched(repo: Repository, tree: Path, out: Path) -> None:
+    repo.snapshot(tree)
+    write(out / "nope", b"extra")
+    result = repo.restore(1, out, include=["a.txt", "nope"], delete_extra=True)
+    assert (result.unmatched, result.deleted_files) == (("nope",), 1)
 
 
 def test_one_lone_string_is_one_pattern(repo: Repository, tree: Path, out: Path) -> None:

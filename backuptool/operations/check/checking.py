@@ -234,12 +234,11 @@ class _Check:
                 snapshots = tuple(n for n in ids.get(source, ()) if n >= first and (last is None or n <= last))
             except TypeError:  # the row is damaged, and was named
                 snapshots = ()
-            listed = ", ".join(map(str, snapshots))
             self.problems.append(
                 Problem(
                     kind="content-corrupt",
                     path=text_of(path),
-                    message=f"content {digest.hex()[:16]} is damaged ({why}), in snapshot {listed}",
+                    message=f"content {digest.hex()[:16]} is damaged ({why})",
                     content=digest.hex(),
                     snapshots=snapshots,
                 )

@@ -142,7 +142,7 @@ class _Copying:
         for damage in attempt.damages:
             self._damages.setdefault(damage, []).append(row.id)
         if made is None:
-            self._not_copied(row, "it is not whole; with incomplete it is copied without what is damaged")
+            self._not_copied(row, "it is not whole; with --incomplete it is copied without what is damaged")
             return
         self.copied_versions += attempt.copied_versions
         self.copies.append(CopiedSnapshot(original=row.to_result(), snapshot=made.to_result(), was_there=False))

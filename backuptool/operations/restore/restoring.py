@@ -149,6 +149,7 @@ class _Restore:
             verified_files=self._verified,
             dry_run=options.dry_run,
             elapsed_seconds=time.monotonic() - begin,
+            unmatched=self._selection.unmatched,
             problems=(*self._findings.problems(), *self._nothing_found()),
         )
 
