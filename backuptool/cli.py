@@ -83,6 +83,7 @@ def _run(command: Any, options: argparse.Namespace) -> ExitCode:
             lock_timeout=options.lock_timeout,
             max_helpers=options.max_helpers,
             state_directory=options.state_directory,
+            create=not getattr(options, "existing", False),
         ) as repository:
             try:
                 result = command.run(repository, options)
@@ -254,7 +255,7 @@ def _password(path: str, options: argparse.Namespace) -> Callable[[], bytes] | N
     """Return what gives the password of the repository, None where none was given and none is needed."""
     given = os.environ.pop("BACKUPTOOL_PASSWORD", None)  # it is not for the processes that are started
     named = options.password_file is not None or options.password_command is not None
-    new = getattr(options, "encrypt", False)
+    new = getattr(options, "encrypt", False) and not options.existing
     if not (named or given or new or Repository(path).encrypted):
         return None
     from backuptool.commands.passwords import password_of

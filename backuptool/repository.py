@@ -64,6 +64,8 @@ class Repository(Looking, Keeping, Moving, Protecting):
             many as there are processors, up to 8, where there is enough to do. Each takes up to 50 MB.
         state_directory: A directory, made if it is missing, in which the newest state of an encrypted repository is
             remembered; :attr:`remembered` then tells whether an older copy was put in its place. By default nothing is.
+        create: False if a repository that is not there is not to be made: where its disk is not mounted, the file would
+            be made on another one. RepositoryNotFoundError is raised instead.
 
     Example:
         >>> with Repository("backups.db") as repo:              # doctest: +SKIP

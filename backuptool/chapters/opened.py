@@ -27,7 +27,7 @@ class Opened:
     """A repository file and the connections to it.
 
     Args:
-        path, password, lock_timeout, max_helpers, state_directory: As :class:`backuptool.Repository` says.
+        path, password, lock_timeout, max_helpers, state_directory, create: As :class:`backuptool.Repository` says.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class Opened:
         lock_timeout: float = 60.0,
         max_helpers: Optional[int] = None,
         state_directory: Optional[StrPath] = None,
+        create: bool = True,
     ) -> None:
         if max_helpers is not None and max_helpers < 0:
             raise ValueError(f"max_helpers must be 0 or more, not {max_helpers}")
@@ -48,7 +49,8 @@ class Opened:
         self._state_directory = (
             None if state_directory is None else os.path.abspath(os.path.expanduser(state_directory))
         )
-        self._pool = ConnectionPool(self._path, lock_timeout, keyring_of(password), self._state_directory)
+        self._pool = ConnectionPool(self._path, lock_timeout, keyring_of(password), self._state_directory, create)
+        self._create = create
 
     @property
     def path(self) -> str:
@@ -104,6 +106,7 @@ class Opened:
             "lock_timeout": self._lock_timeout,
             "max_helpers": self._max_helpers,
             "state_directory": self._state_directory,
+            "create": self._create,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 
-from backuptool import CopyResult, Repository, RepositoryError, format_size, printable
+from backuptool import CopyResult, Repository, RepositoryError, RepositoryNotFoundError, format_size, printable
 
 from .arguments import path, reference
 from .options import compression
@@ -34,6 +35,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a shell command that prints it (default: the password of the repository that is copied, if it has one)",
     )
     option("--destination-plain", action="store_true", help="what is copied there is not encrypted")
+    option("--existing", action="store_true", help="make none where there is none: its disk may be missing")
     option(
         "--snapshot",
         metavar="N|latest",
@@ -66,6 +68,12 @@ def run(repository: Repository, options: argparse.Namespace) -> CopyResult:
 
 def _destination(options: argparse.Namespace) -> str | Repository:
     file = options.destination
+    if options.existing and not os.path.lexists(os.path.expanduser(file)):
+        raise RepositoryNotFoundError(
+            f"there is no repository at {file}, and none is to be made: nothing was copied; see "
+            "whether its disk is mounted",
+            file,
+        )
     password = read_password(file, options.destination_password_file, options.destination_password_command)
     if password is not None and options.destination_plain:
         raise RepositoryError("with a password the destination is encrypted, so it is not plain", file)

@@ -64,6 +64,7 @@ def description(option: Callable[..., object]) -> None:
     )
     option("--pin", action="store_true", help="have the snapshot removed only after it was unpinned")
     option("--host", metavar="NAME", type=text, help="name of the machine (default: its host name)")
+    option("--existing", action="store_true", help="make no repository where there is none: its disk may be missing")
 
 
 def described(options: argparse.Namespace) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Iterator, Optional, Sequence
 
-from ..errors import BackuptoolError, RepositoryNotWritableError
+from ..errors import BackuptoolError, RepositoryNotFoundError, RepositoryNotWritableError
 from .chunking import CHUNKING
 from .connecting import create_database, open_database
 from .database import Database
@@ -34,6 +34,7 @@ class ConnectionPool:
         lock_timeout: Seconds that a connection waits for a lock.
         keyring: What opens the file if it is encrypted.
         state_directory: Where the newest state of an encrypted file is remembered, None for nowhere.
+        create: Whether a file may be made where there is none.
 
     Attributes:
         witness: What remembers it, as soon as an encrypted file was opened.
@@ -45,8 +46,10 @@ class ConnectionPool:
         lock_timeout: float,
         keyring: Optional[Keyring] = None,
         state_directory: Optional[str] = None,
+        create: bool = True,
     ) -> None:
         self.path = path
+        self._create = create
         self.keyring = keyring
         self.witness: Optional[Witness] = None
         self._state_directory = state_directory
@@ -126,7 +129,13 @@ class ConnectionPool:
                 raise
 
     def _open(self, create: bool) -> Database:
-        if create:
+        if create and not self._create and not os.path.lexists(self.path):
+            raise RepositoryNotFoundError(
+                f"there is no repository at {self.path}, and none is to be made: nothing was saved; see whether "
+                "its disk is mounted",
+                self.path,
+            )
+        if create and self._create:
             return create_database(self.path, self._lock_timeout, _settings(), self.keyring)
         return open_database(self.path, self._lock_timeout, self.keyring)
 
