@@ -78,7 +78,8 @@ class RetentionPolicy(Result):
         within: All that are at most this much older than the newest one.
         tags: All that have one of these tags.
         max_bytes: Size of the repository file that it should not exceed: of what the other rules keep, the oldest
-            snapshots go first, of all sources that are pruned, until it fits. None for no limit.
+            snapshots go first, of all sources that are pruned, until it fits; none of them if not even that is enough.
+            None for no limit.
         timezone: Where days and the other periods begin; None for the time zone of the machine.
 
     Raises:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Callable, Iterator, List, Tuple
@@ -125,7 +126,7 @@ def test_policies_that_begin_alike_and_differ_in_the_size_have_plans_of_their_ow
     policies = [RetentionPolicy(last=8, max_bytes=limit) for limit in (1, 1 << 40)]
     policies += [RetentionPolicy(last=8), RetentionPolicy(max_bytes=1), RetentionPolicy(), RetentionPolicy(daily=8)]
     plans = days.forecast(policies)
-    assert [len(plan.removed) for plan in plans] == [9, 2, 2, 9, 0, 2]
+    assert [len(plan.removed) for plan in plans] == [2, 2, 2, 0, 0, 2]
     assert plans == tuple(days.plan_prune(policy) for policy in policies)
     assert [bool(plan.problems) for plan in plans] == [True, False, False, True, False, False]
 
@@ -147,7 +148,7 @@ def test_a_size_removes_the_oldest_and_no_more_than_it_takes(days: Repository) -
     for limit in {size + more for size in sizes for more in (0, -1, 1)}:
         plan = days.plan_prune(RetentionPolicy(max_bytes=limit))
         enough = [number for number, size in enumerate(sizes) if size <= limit]
-        assert len(plan.removed) == (enough[0] if enough else 9)
+        assert len(plan.removed) == (enough[0] if enough else 0)
         assert [snapshot.id for snapshot in plan.removed] == list(range(1, len(plan.removed) + 1))
         assert plan.repository_bytes == sizes[len(plan.removed)]
         assert [problem.kind for problem in plan.problems] == ([] if enough else ["above-max-size"])
@@ -170,19 +171,37 @@ def test_room_that_only_packing_again_gives_back_counts_for_a_size(tmp_path: Pat
         for limit in {size + more for size in sizes for more in (0, -1)}:
             plan = repo.plan_prune(RetentionPolicy(max_bytes=limit))
             enough = [number for number, size in enumerate(sizes) if size <= limit]
-            assert len(plan.removed) == (enough[0] if enough else 9), (limit, sizes)
+            assert len(plan.removed) == (enough[0] if enough else 0), (limit, sizes)
 
 
 def test_a_size_that_cannot_be_reached_is_a_problem_of_the_plan_and_of_the_result(days: Repository) -> None:
     days.annotate(3, pinned=True)
     policy = RetentionPolicy(last=9, max_bytes=4096)
     plan = days.plan_prune(policy)
-    assert [snapshot.id for snapshot in plan.kept] == [3, 10]
-    assert "above the limit of 4.0 KiB" in plan.problems[0].message
+    assert [snapshot.id for snapshot in plan.removed] == [1]  # by the other rule
+    [problem] = plan.problems
+    assert problem.message.startswith("the limit of 4.0 KiB cannot be reached, so nothing goes for it")
+    assert days.prune(policy, dry_run=True).problems == plan.problems
     result = days.prune(plan)
-    assert ids(days) == [3, 10]
+    assert ids(days) == list(range(2, 11))
     assert result.problems == plan.problems
     assert days.prune(policy).problems == plan.problems  # it stays one
+    [smallest] = re.findall(r"still have ([\d,]+) bytes", problem.message)
+    result = days.prune(RetentionPolicy(max_bytes=int(smallest.replace(",", ""))))
+    assert result.problems == ()
+    assert ids(days) == [3, 10]
+
+
+def test_a_source_without_snapshots_is_a_problem_and_not_a_success(
+    days: Repository, run: Callable[..., Tuple[int, str, str]]
+) -> None:
+    [problem] = days.plan_prune(RetentionPolicy(last=1), source="/typo", host="elsewhere").problems
+    assert problem.kind == "nothing-found"
+    assert problem.message.startswith("there is no snapshot of /typo from the machine elsewhere")
+    days.close()
+    code, _, err = run("--keep-last", "1", "--source", "/typo")
+    assert (code, len(ids(days))) == (3, 10)
+    assert "there is no snapshot of /typo, so no rule was applied" in err
 
 
 @pytest.mark.parametrize(
@@ -352,8 +371,8 @@ def test_the_command_ends_with_three_where_the_size_cannot_be_reached(
 ) -> None:
     code, _, err = run("-q", "--max-size", "1K")
     assert code == 3
-    assert err.startswith("backuptool: problem: above-max-size: the repository has ")
-    assert ids(days) == [10]
+    assert err.startswith("backuptool: problem: above-max-size: the limit of 1.0 KiB cannot be reached")
+    assert ids(days) == list(range(1, 11))
 
 
 @pytest.mark.parametrize(

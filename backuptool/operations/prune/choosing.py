@@ -8,6 +8,7 @@ lock, so that nothing changes between choosing and removing.
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Callable, Optional, Sequence, Union
 
 import attrs
@@ -24,7 +25,7 @@ from ...storage.database import Database
 from ...storage.snapshots import SnapshotRow, find_snapshot, snapshot_rows
 from ..sources import Selection
 
-__all__ = ["Choice", "Wanted", "choose", "over_size", "state_of"]
+__all__ = ["Choice", "Wanted", "choose", "misfits", "state_of"]
 
 #: What a prune is asked for.
 Wanted = Union[Sequence[Union[int, Snapshot]], RetentionPolicy, PrunePlan]
@@ -39,12 +40,18 @@ class Choice:
         decisions: What the policy says of each snapshot; none where the numbers were given.
         expendable: More that may go, the first one first, until the file has at most ``max_bytes``.
         max_bytes: Bytes that the file should not exceed, None for no limit.
+        smallest: Bytes that it has without all that may go, where that is more: the expendable then stay.
+        nothing_of: The source that was asked for, where no snapshot has it.
+        told: What a plan said of the last two.
     """
 
     rows: tuple[SnapshotRow, ...]
     decisions: tuple[Decision, ...] = ()
     expendable: tuple[SnapshotRow, ...] = ()
     max_bytes: Optional[int] = None
+    smallest: Optional[int] = None
+    nothing_of: str = ""
+    told: tuple[Problem, ...] = ()
 
     def with_removed(self, rows: Sequence[SnapshotRow]) -> Choice:
         """Return the choice with more that had to go because of the size."""
@@ -81,7 +88,8 @@ def choose(database: Database, wanted: Wanted, selection: Selection, clock: Call
             )
         numbers = [each.snapshot.id for each in wanted.decisions if not each.kept]
         rows = tuple(find_snapshot(database, number) for number in numbers)
-        return Choice(rows=rows, decisions=wanted.decisions, max_bytes=wanted.policy.max_bytes)
+        told = tuple(problem for problem in wanted.problems if problem.kind in ("nothing-found", "above-max-size"))
+        return Choice(rows=rows, decisions=wanted.decisions, told=told)
     if isinstance(wanted, RetentionPolicy):
         return _by_policy(database, wanted, selection, clock())
     found = {row.id: row for row in (_named(database, each) for each in wanted)}
@@ -121,6 +129,7 @@ def _by_policy(database: Database, policy: RetentionPolicy, selection: Selection
                 database.path,
             )
     rows = {row.id: row for row in snapshot_rows(database) if selection.has(row)}
+    nothing_of = "" if rows else _name(selection)
     decisions = decide(policy, (row.to_result() for row in rows.values()), now_ns, unsure)
     expendable = () if policy.max_bytes is None else over_budget(decisions)
     return Choice(
@@ -128,17 +137,35 @@ def _by_policy(database: Database, policy: RetentionPolicy, selection: Selection
         decisions=decisions,
         expendable=tuple(rows[number] for number in expendable),
         max_bytes=policy.max_bytes,
+        nothing_of=nothing_of,
     )
 
 
-def over_size(choice: Choice, size_bytes: int) -> list[Problem]:
-    """Return the problem that a repository is larger than its policy allows, if it is."""
+def _name(selection: Selection) -> str:
+    """Return in words which snapshots were asked for, nothing if all were."""
+    parts = [] if selection.root is None else [f"of {os.fsdecode(selection.root)}"]
+    parts += [] if selection.host is None else [f"from the machine {selection.host}"]
+    return " ".join(parts)
+
+
+def misfits(choice: Choice, size_bytes: int) -> list[Problem]:
+    """Return what a policy asks for that is not there, or that cannot be done.
+
+    Args:
+        size_bytes: What the repository has afterwards.
+    """
+    if choice.told:
+        return list(choice.told)
+    if choice.nothing_of:
+        message = f"there is no snapshot {choice.nothing_of}, so no rule was applied; list shows what there is"
+        return [Problem(kind="nothing-found", path="", message=message)]
     if choice.max_bytes is None or size_bytes <= choice.max_bytes:
         return []
+    size = size_bytes if choice.smallest is None else choice.smallest
     message = (
-        f"the repository has {format_size(size_bytes)} without all that may go, above the limit of "
-        f"{format_size(choice.max_bytes)}: pinned snapshots, the newest of each source and what an alert is "
-        "about stay; unpin or remove some, acknowledge the alert, or raise the limit"
+        f"the limit of {format_size(choice.max_bytes)} cannot be reached, so nothing goes for it: without all that "
+        f"may go the repository would still have {size:,} bytes ({format_size(size)}); pinned snapshots, the newest of "
+        "each source and what an alert is about stay: raise the limit, unpin or remove some, or acknowledge the alert"
     )
     return [Problem(kind="above-max-size", path="", message=message)]
 

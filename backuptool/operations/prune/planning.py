@@ -15,7 +15,7 @@ from ...results.prune import PrunePlan
 from ...retention import RetentionPolicy
 from ...storage.database import Database
 from ..sources import Selection
-from .choosing import Choice, choose, over_size, state_of
+from .choosing import Choice, choose, misfits, state_of
 from .pruning import Pruning
 
 __all__ = ["forecast"]
@@ -63,5 +63,5 @@ def _plan(run: Pruning, policy: RetentionPolicy, choice: Choice, state: str) -> 
         repacked_packs=run.repacking.repacked_packs,
         freed_bytes=before - after,
         repository_bytes=after,
-        problems=(*run.repacking.problems, *over_size(choice, after)),
+        problems=(*run.repacking.problems, *misfits(choice, after)),
     )

@@ -21,7 +21,7 @@ from ...storage.drills import forget_drills
 from ...storage.files import only_in
 from ...storage.snapshots import SnapshotRow, find_snapshot, heirs, neighbours, update_distinct_size
 from ..sources import Selection
-from .choosing import Choice, Wanted, choose, over_size
+from .choosing import Choice, Wanted, choose, misfits
 from .repacking import Repacking
 
 __all__ = ["Pruning", "prune"]
@@ -80,7 +80,7 @@ def prune(
         repository_bytes=after,
         dry_run=dry_run,
         elapsed_seconds=time.monotonic() - begin,
-        problems=(*run.repacking.problems, *over_size(choice, after)),
+        problems=(*run.repacking.problems, *misfits(choice, after)),
     )
 
 
@@ -100,8 +100,15 @@ class Pruning:
         self.repacking = Repacking(self.database, self.reporter)
 
     def remove(self, choice: Choice) -> Choice:
-        """Remove what was chosen, and as much of the expendable as it takes; return all that was removed."""
+        """Remove what was chosen, and as much of the expendable as it takes; return all that was removed.
+
+        Where not even all of it is enough none of it goes: a limit that is too low would cost the whole history.
+        """
         self.remove_all(choice.rows)
+        if choice.expendable and not self._fits(choice.max_bytes):
+            smallest = self._smallest(choice.expendable)
+            if choice.max_bytes is not None and smallest > choice.max_bytes:
+                return attrs.evolve(choice, smallest=smallest)
         more: list[SnapshotRow] = []
         while len(more) < len(choice.expendable) and not self._fits(choice.max_bytes):
             row = choice.expendable[len(more)]
@@ -109,6 +116,15 @@ class Pruning:
             self.repacking.remove_empty()
             more.append(row)
         return choice.with_removed(more)
+
+    def _smallest(self, rows: Sequence[SnapshotRow]) -> int:
+        """Return the size that the file would have without all of these."""
+        with self.database.trial():
+            run = Pruning(self.database, self.reporter, self.clock)
+            for row in rows:
+                run._remove(row.id)
+            run.repacking.remove_empty()
+            return run.final_bytes()
 
     def _fits(self, most: Optional[int]) -> bool:
         """Tell whether the file will have at most so many bytes; packing again is tried only where that decides it."""
