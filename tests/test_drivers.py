@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import closing
@@ -254,5 +255,8 @@ def test_encryption_that_is_not_installed_is_one_clear_line(tmp_path: Path, tree
     ended = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, check=False)
     last = ended.stderr.decode().strip().split("\n")[-1]
     assert last.startswith("backuptool.errors.RepositoryError: ")
-    assert last.endswith("pip install 'backuptool[encryption]'")
+    assert last.endswith("pip install 'apsw-sqlite3mc>=3.51' 'cryptography>=44'")
+    asked = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    for package in re.findall("'([^']+)'", last):
+        assert f'"{package}; python_version' in asked
     assert list(path.parent.iterdir()) == []

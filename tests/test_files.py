@@ -305,6 +305,8 @@ def test_a_directory_behind_stdin_is_no_command(tmp_path: Path) -> None:
             in done.stderr
         )
     assert not (tmp_path / "backups.db").exists()
+    (tmp_path / "echo").mkdir()  # there is a command of this name as well
+    assert run("snapshot", "--stdin", "x", "--", "echo", "a", cwd=tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from conftest import noise, sql, write_tree
 from runner import Runner, environment
 
 import backuptool
-from backuptool.cli import main
+from backuptool.cli import ExitCode, main
 from backuptool.commands import COMMANDS, load
 from backuptool.commands.arguments import sample
 from backuptool.commands.manual import manual_page
@@ -110,9 +110,10 @@ def test_without_shtab_one_line_says_what_to_install(run: Runner, monkeypatch: p
     told = run("completion", "bash")
     assert (told.code, told.data) == (1, b"")
     assert told.err == (
-        "backuptool: error: completion needs the package shtab, which is not installed: "
-        "pip install 'backuptool[completion]'\n"
+        "backuptool: error: completion needs the package shtab, which is not installed; run: pip install 'shtab>=1.6'\n"
     )
+    pyproject = Path(backuptool.__file__).parent.parent / "pyproject.toml"
+    assert 'completion = ["shtab>=1.6"]' in pyproject.read_text(encoding="utf-8")
 
 
 def test_a_shell_that_an_old_shtab_does_not_know_is_told(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,6 +133,24 @@ def test_the_manual_page_is_current() -> None:
     page = Path(backuptool.__file__).parent.parent / "docs" / "backuptool.1"
     made = "python -m backuptool.commands.manual > docs/backuptool.1"
     assert page.read_text(encoding="utf-8") == manual_page(), f"make it anew: {made}"
+
+
+def test_the_manual_page_has_the_exit_codes_and_variables_that_the_documentation_has() -> None:
+    text = (Path(backuptool.__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+    page = manual_page().replace("\\-", "-")
+    for heading, number in (("## Exit codes", len(ExitCode)), ("## Environment variables", 5)):
+        section = text.partition(f"{heading}\n")[2].partition("\n## ")[0]
+        terms = re.findall(r"^\| `?(\w+)`? \|", section, re.MULTILINE)[1:]
+        assert len(terms) == number
+        for term in terms:
+            assert f"\n.B {term}\n" in page
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_documentation_has_the_json_of_every_command(command: str) -> None:
+    text = (Path(backuptool.__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
+    documented = {"import": "`import --json` is the same", "annotate": "all of that of `annotate`"}
+    assert documented.get(command, f"### {command} --json") in text
 
 
 def test_the_manual_page_has_every_command_and_option() -> None:

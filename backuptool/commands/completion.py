@@ -50,7 +50,7 @@ def run(repository: Repository, options: argparse.Namespace) -> Result:
         shtab: Any = importlib.import_module("shtab")
     except ImportError:
         raise BackuptoolError(
-            "completion needs the package shtab, which is not installed: pip install 'backuptool[completion]'"
+            "completion needs the package shtab, which is not installed; run: pip install 'shtab>=1.6'"
         ) from None
     if options.shell not in shtab.SUPPORTED_SHELLS:
         known = ", ".join(shell for shell in _SHELLS if shell in shtab.SUPPORTED_SHELLS)

@@ -26,20 +26,30 @@ _EXIT_STATUS = (
     ("0", "Done."),
     ("1", "Failed: nothing, or not all, could be done; the error says what and why."),
     ("2", "Wrong usage."),
-    ("3", "Done with problems: each is named on standard error; the rest was done."),
-    ("10", "There is no repository."),
+    ("3", "Done, with problems or alerts: each is named on standard error; the rest was done."),
+    ("10", "There is no repository. snapshot and import create one, and copy its destination."),
     ("11", "The repository was in use by another process for longer than the lock timeout."),
+    ("12", "The repository is encrypted, and the password is wrong or was not given."),
     ("130", "Interrupted."),
 )
 
 _ENVIRONMENT = (
     ("BACKUPTOOL_DB", "The repository where --db-path is not given."),
+    (
+        "BACKUPTOOL_PASSWORD",
+        "The password of an encrypted repository, where neither --password-file nor --password-command is given.",
+    ),
+    (
+        "XDG_STATE_HOME",
+        "In backuptool below it is what is remembered of encrypted repositories. By default it is ~/.local/state.",
+    ),
     ("NO_COLOR", "If it is set and not empty, no colour."),
     ("TZ", "The time zone of the times that are shown."),
 )
 
 _FILES = (
     ("backups.db", "The repository in the current directory, unless another one is named."),
+    ("~/.local/state/backuptool", "What is remembered of encrypted repositories, to know an older copy of one."),
     ("backups.db-journal", "SQLite's journal: it belongs to the repository if it is not empty."),
 )
 

@@ -97,7 +97,7 @@ def require_library(path: str) -> Any:
         )
     if tuple(map(int, apsw.sqlite_lib_version().split(".")[:2])) < _OLDEST_SQLITE:
         raise RepositoryError(
-            f"apsw-sqlite3mc {apsw.apsw_version()} is too old; run: pip install --upgrade 'backuptool[encryption]'",
+            f"apsw-sqlite3mc {apsw.apsw_version()} is too old; run: pip install --upgrade 'apsw-sqlite3mc>=3.51'",
             path,
         )
     return apsw

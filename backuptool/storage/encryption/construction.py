@@ -141,7 +141,7 @@ def unavailable(path: str) -> RepositoryError:
     """Return the error for what encryption needs and this Python has not."""
     return RepositoryError(
         "encrypted repositories need Python 3.9 or newer and two more libraries; "
-        "install them with: pip install 'backuptool[encryption]'",
+        "install them with: pip install 'apsw-sqlite3mc>=3.51' 'cryptography>=44'",
         path,
     )
 
