@@ -330,7 +330,8 @@ class Repository(Looking, Keeping, Moving, Protecting):
 
         Cost: reads, decompresses and hashes everything once; with ``quick``, one sweep over the catalog.
         """
-        from .operations.check.checking import DamageError, check, unopened
+        from .errors import CorruptionError
+        from .operations.check.checking import check, unopened
 
         try:
             with Reporter(progress) as reporter, self._pool.reading(fresh=True) as database:
@@ -342,7 +343,9 @@ class Repository(Looking, Keeping, Moving, Protecting):
                     remembered=self.remembered,
                     most_helpers=self._max_helpers,
                 )
-        except DamageError as exc:
+        except CorruptionError as exc:
+            if exc.__cause__ is None:  # it can be opened, and is none of this program's
+                raise
             return unopened(exc, quick=quick)
 
     def guard(

@@ -19,7 +19,7 @@ from ..errors import (
     RepositoryNotWritableError,
 )
 from .database import Database
-from .drivers import DamageError, default_driver
+from .drivers import default_driver
 from .format import create_tables, not_yet, prepare_writing, verify
 from .journal import refuse_what_does_harm, telling_of_journal
 from .recognition import first_bytes, is_encrypted, looking
@@ -95,13 +95,15 @@ def _telling_of_the_end(path: str) -> Iterator[None]:
     """Say of a file that cannot be opened if it is shorter than it was: SQLite opens none that is."""
     try:
         yield
-    except DamageError as exc:
+    except CorruptionError as exc:
+        if exc.__cause__ is None:  # not because of what SQLite says
+            raise
         with looking():
             declared = declared_bytes(first_bytes(path, HEADER_BYTES))
         size = os.stat(path).st_size
         if size >= declared:
             raise
-        raise DamageError(
+        raise CorruptionError(
             f"the repository {path} was cut off: it had {declared:,} bytes, and {size:,} are left. Use another copy of "
             f"it; if there is none, lengthen a copy of this one (truncate -s {declared} COPY): check then names what "
             "is lost, and restore or copy --incomplete may save what is left",

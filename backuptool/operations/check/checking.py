@@ -18,12 +18,12 @@ from ...results.problem import Problem
 from ...results.remembered import Remembered
 from ...storage.bases import bases_by_pack, behind_bases
 from ...storage.database import Database
-from ...storage.drivers import DamageError
+from ...storage.drivers import TO_CHECK
 from ...storage.partial_indexes import compare_partial_indexes
 from .examining import Examination
 from .recounting import Recount, text_of
 
-__all__ = ["DamageError", "check", "unopened"]
+__all__ = ["check", "unopened"]
 
 #: What SQLite says of the pages that an encrypted repository keeps its wrapped keys in, if that is all it says.
 _KEY_PAGES_ONLY = ("*** in database main ***\nPage 3: never used\nPage 4: never used",)
@@ -69,7 +69,7 @@ def check(
     )
 
 
-def unopened(damage: DamageError, *, quick: bool) -> CheckResult:
+def unopened(damage: CorruptionError, *, quick: bool) -> CheckResult:
     """Return what there is to tell of a repository that is too damaged to be looked at."""
     return CheckResult(
         snapshots=0,
@@ -79,7 +79,7 @@ def unopened(damage: DamageError, *, quick: bool) -> CheckResult:
         read_bytes=0,
         quick=quick,
         elapsed_seconds=0.0,
-        problems=(Problem(kind="database-corrupt", path="", message=damage.what),),
+        problems=(Problem(kind="database-corrupt", path="", message=str(damage).replace(TO_CHECK, "")),),
     )
 
 

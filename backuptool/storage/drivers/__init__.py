@@ -17,7 +17,7 @@ from ...errors import (
     RepositoryNotWritableError,
 )
 
-__all__ = ["Connection", "Driver", "default_driver", "failure", "set_default_driver"]
+__all__ = ["TO_CHECK", "Connection", "Driver", "default_driver", "failure", "set_default_driver"]
 
 
 class Connection(Protocol):
@@ -68,17 +68,8 @@ class Driver(Protocol):
         """Open an empty database that is in memory alone."""
 
 
-class DamageError(CorruptionError):
-    """What SQLite itself finds damaged, or cannot open.
-
-    Attributes:
-        what: The message without the next step: for check, which is that step.
-    """
-
-    def __init__(self, what: str, path: str, step: str = "") -> None:
-        super().__init__(what + step, path)
-        self.what = what
-
+#: The next step where SQLite finds damage; check leaves it out.
+TO_CHECK = "; run check to see what is hit"
 
 _default: Optional[Driver] = None
 
@@ -147,4 +138,4 @@ def failure(kind: str, path: str, text: str) -> BackuptoolError:
         )
     if kind == "closed":
         return RepositoryError(f"the repository {path} was closed", path)
-    return DamageError(f"the repository {path} is damaged ({text})", path, "; run check to see what is hit")
+    return CorruptionError(f"the repository {path} is damaged ({text}){TO_CHECK}", path)
