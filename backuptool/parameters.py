@@ -140,8 +140,15 @@ def text_of(name: str, value: Optional[str]) -> str:
 
 
 def tags_of(tags: Iterable[str]) -> tuple[str, ...]:
-    """Return tags, each once, sorted."""
-    return tuple(sorted({text_of("a tag", tag) for tag in strings_of(tags)}))
+    """Return tags, each once, sorted.
+
+    Raises:
+        ValueError: One is empty: no policy could name it.
+    """
+    found = {text_of("a tag", tag) for tag in strings_of(tags)}
+    if "" in found:
+        raise ValueError("a tag must be a word that is not empty")
+    return tuple(sorted(found))
 
 
 def machine_path(path: BytesPath) -> bytes:

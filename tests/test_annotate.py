@@ -253,3 +253,16 @@ def test_the_command_acknowledges_and_the_list_is_quiet(
     assert "mass-deletion acknowledged" in capsys.readouterr().out
     assert main(["--db-path", repo.path, "list"]) == 0
     assert "mass-deletion" not in capsys.readouterr().out
+
+
+def test_a_tag_is_not_empty(repo: Repository, tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    repo.snapshot(tree)
+    with pytest.raises(ValueError, match="a tag must be a word"):
+        repo.snapshot(tree, tags=["a", ""])
+    with pytest.raises(ValueError, match="a tag must be a word"):
+        repo.annotate(1, add_tags="")
+    assert repo.annotate(1, remove_tags=[""]).tags == ()  # an earlier version took it
+    repo.close()
+    for arguments in (["snapshot", str(tree), "--tag", ""], ["annotate", "--snapshot", "1", "--add-tag", ""]):
+        assert main(["--db-path", repo.path, *arguments]) == 2
+        assert "a tag is a word that is not empty" in capsys.readouterr().err

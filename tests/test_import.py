@@ -23,7 +23,7 @@ from trees import (
     rsync_differences,
 )
 
-from backuptool import ProgressEvent, Repository, RepositoryLockedError, SourceError
+from backuptool import PatternError, ProgressEvent, Repository, RepositoryLockedError, SourceError
 from backuptool.tree import pax
 
 
@@ -473,3 +473,13 @@ def test_contents_that_a_prune_takes_meanwhile_are_read_again_from_a_file(
         else:
             assert repo.import_tar(archive, progress=prune).snapshot.files == 5
         assert repo.check().ok
+
+
+def test_an_import_of_which_nothing_is_wanted_is_none(repo: Repository, tmp_path: Path) -> None:
+    path = tmp_path / "it.tar"
+    with tarfile.open(str(path), "w") as tar:
+        tar.add(str(write(tmp_path / "a.txt", b"1")), "a.txt")
+    with pytest.raises(PatternError, match=r"nothing in .*it.tar matches nomatch, other; .* no snapshot was taken"):
+        repo.import_tar(path, include=["nomatch", "other"])
+    assert repo.list().snapshots == ()
+    assert repo.import_tar(path, include=["*.txt"]).new_files == 1

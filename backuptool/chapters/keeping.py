@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..results.snapshot import Snapshot
     from ..retention import RetentionPolicy
 
-from ..parameters import BytesPath, Progress, SnapshotReference, reference_of, root_of, tags_of, text_of
+from ..parameters import BytesPath, Progress, SnapshotReference, reference_of, root_of, strings_of, tags_of, text_of
 from .opened import Opened
 
 __all__ = ["Keeping"]
@@ -53,7 +53,10 @@ class Keeping(Opened):
         """
         from ..operations.annotate import annotate
 
-        words = {"add_tags": tags_of(add_tags), "remove_tags": tags_of(remove_tags)}
+        words = {
+            "add_tags": tags_of(add_tags),
+            "remove_tags": tuple(text_of("a tag", tag) for tag in strings_of(remove_tags)),
+        }
         text = None if note is None else text_of("note", note)
         with self._pool.writing() as database:
             return annotate(

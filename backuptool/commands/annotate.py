@@ -6,7 +6,7 @@ import argparse
 
 from backuptool import Repository, Snapshot
 
-from .arguments import SEVERAL, reference, text
+from .arguments import SEVERAL, reference, tag, text
 from .phrases import details, text_of
 
 __all__ = ["EXAMPLE", "add_options", "as_text", "run"]
@@ -19,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--snapshot", metavar="N|latest", type=reference, required=True, help="the snapshot")
     option("--note", metavar="TEXT", type=text, help="its new note; an empty one for none")
-    option("--add-tag", metavar="TAG", type=text, **SEVERAL, help="a word to keep with it; may be given several times")
+    option("--add-tag", metavar="TAG", type=tag, **SEVERAL, help="a word to keep with it; may be given several times")
     option("--remove-tag", metavar="TAG", type=text, **SEVERAL, help="a word to take away; may be given several times")
     pin = parser.add_mutually_exclusive_group().add_argument
     pin("--pin", dest="pinned", action="store_true", default=None, help="have it removed only after it was unpinned")

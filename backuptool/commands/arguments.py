@@ -24,6 +24,7 @@ __all__ = [
     "size",
     "size_or_none",
     "span",
+    "tag",
     "text",
     "words",
 ]
@@ -75,6 +76,13 @@ def sha256(argument: str) -> str:
 def text(argument: str) -> str:
     """Return words, in UTF-8 if the locale cannot have them: what is kept is not to depend on it."""
     return argument.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+
+
+def tag(argument: str) -> str:
+    """Return a word that is kept with a snapshot."""
+    if not argument:
+        raise argparse.ArgumentTypeError("a tag is a word that is not empty")
+    return text(argument)
 
 
 def number(argument: str) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator
 
 from backuptool import BackuptoolError, PathNotFoundError
 
-from .arguments import SEVERAL, path, reference, text
+from .arguments import SEVERAL, path, reference, tag, text
 
 __all__ = ["compression", "described", "description", "of_a_snapshot", "of_source", "selection", "snapshot_number"]
 
@@ -60,7 +60,7 @@ def description(option: Callable[..., object]) -> None:
     """Add what is said of a snapshot that is taken; :func:`described` passes it on."""
     option("--note", metavar="TEXT", type=text, default="", help="free text kept with the snapshot")
     option(
-        "--tag", metavar="TAG", type=text, **SEVERAL, help="a word kept with the snapshot; may be given several times"
+        "--tag", metavar="TAG", type=tag, **SEVERAL, help="a word kept with the snapshot; may be given several times"
     )
     option("--pin", action="store_true", help="have the snapshot removed only after it was unpinned")
     option("--host", metavar="NAME", type=text, help="name of the machine (default: its host name)")

@@ -22,6 +22,7 @@ __all__ = [
     "Exclusions",
     "paths_or_patterns",
     "read_pattern_file",
+    "require_below",
 ]
 
 #: Cache Directory Tagging Specification, https://bford.info/cachedir/
@@ -30,6 +31,21 @@ CACHE_TAG_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 
 #: What means something else in a pattern than itself: wildcards, a comment, a negation, a space at the end.
 _SPECIAL = re.compile(r"[\\*?\[\]]|^[#!]| (?= *$)")
+
+
+def require_below(exclusions: Exclusions, given: bytes, root: bytes) -> None:
+    """Make sure that no pattern is an absolute path where one is meant that begins at the root.
+
+    Args:
+        given: The root as it was named.
+        root: What that leads to.
+
+    Raises:
+        PatternError: One begins with the root's own path.
+    """
+    if exclusions.patterns is not None:
+        for path in (root, os.path.abspath(given)):
+            exclusions.patterns.require_below(path)
 
 
 def paths_or_patterns(lines: Iterable[str]) -> list[str]:
@@ -74,7 +90,17 @@ class Exclusions:
         larger_than: Optional[int],
         one_file_system: bool,
     ) -> Exclusions:
-        """Return the exclusions for what a user asked for."""
+        """Return the exclusions for what a user asked for.
+
+        Raises:
+            PatternError: A pattern cannot be understood, or a marker is no name.
+        """
+        markers = tuple(markers)
+        for marker in markers:
+            if marker in ("", ".", "..") or "/" in marker:
+                raise PatternError(
+                    f"{marker!r} is no name of a file, so no directory holds one; give the name alone", marker
+                )
         return cls(
             patterns=Patterns(patterns) if patterns else None,
             markers=frozenset(map(os.fsencode, markers)),

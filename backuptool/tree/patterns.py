@@ -10,6 +10,7 @@ its path. So ``(?!/|\Z)`` stands behind every slash of a pattern: no name is emp
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Pattern, Tuple
@@ -86,7 +87,8 @@ class Patterns:
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        rules = [rule for rule in map(_parse, patterns) if rule is not None]
+        self._lines = tuple(patterns)
+        rules = [rule for rule in map(_parse, self._lines) if rule is not None]
         self._any = re.compile(_union(rule for rule in rules if not rule.takes_back), re.DOTALL).match
         self._decisive: Optional[List[Tuple[Pattern[str], bool]]] = None
         if any(rule.takes_back for rule in rules):
@@ -114,6 +116,27 @@ class Patterns:
         if self._any(text) is None:
             return False
         return self._decisive is None or any(self._decide(place) for place in _upwards(text))
+
+    def require_below(self, root: bytes) -> None:
+        """Make sure that none is an absolute path where one is meant that begins at the root.
+
+        Raises:
+            PatternError: One begins with the root's own path, and there is no such path below the root.
+        """
+        prefix = os.fsdecode(root).rstrip("/") + "/"
+        for line in self._lines:
+            path = line[1:] if line.startswith("!") else line
+            if (
+                prefix != "/"
+                and path.startswith(prefix)
+                and not os.path.lexists(root + os.fsencode(prefix.rstrip("/")))
+            ):
+                meant = "!" * (path != line) + "/" + path[len(prefix) :]
+                raise PatternError(
+                    f"the pattern {line!r} matches nothing, as patterns begin at the directory {prefix[:-1]}: "
+                    f"say {meant!r}",
+                    line,
+                )
 
     def _decide(self, text: str) -> Optional[bool]:
         assert self._decisive is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,34 @@ def test_what_no_walk_comes_to_is_no_difference(repo: Repository, tmp_path: Path
     root = write_tree(tmp_path / "tree", {"build/keep": b"1", "main.c": b"2"})
     repo.snapshot(root)
     assert repo.compare(1, root, exclude=["build/", "!build/keep"]).differences == ()
+
+
+def test_an_absolute_pattern_is_refused_with_the_one_that_would_do(repo: Repository, tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "tree", {"cache/a": b"1"})
+    (tmp_path / "link").symlink_to(root)
+    for pattern, meant in ((f"{root}/cache", "'/cache'"), (f"!{root}/cache/*.c", "'!/cache/*.c'")):
+        for source in (root, tmp_path / "link"):
+            with pytest.raises(PatternError, match=re.escape(f"say {meant}")) as caught:
+                repo.snapshot(source, exclude=["fine", pattern])
+            assert caught.value.pattern == pattern
+    with pytest.raises(PatternError, match="say '/cache/'"):
+        repo.snapshot(tmp_path / "link", exclude=[f"{tmp_path}/link/cache/"])
+    assert not os.path.exists(repo.path)
+    repo.snapshot(root, exclude=["/cache", f"{root}2/cache"])
+    with pytest.raises(PatternError, match="say '/cache'"):
+        repo.compare(1, root, exclude=[f"{root}/cache"])
+
+
+def test_an_absolute_pattern_is_taken_where_the_tree_has_that_path(repo: Repository, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    within = str(root).lstrip("/")
+    write_tree(root, {f"{within}/cache/a": b"1", f"{within}/b": b"2"})
+    repo.snapshot(root, exclude=[f"{root}/cache"])
+    assert saved(repo) == {f"{within}/b"}
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "/a", ".", ".."])
+def test_what_no_file_is_called_marks_no_directory(repo: Repository, tree: Path, name: str) -> None:
+    with pytest.raises(PatternError, match="is no name of a file") as caught:
+        repo.snapshot(tree, exclude_if_present=[name])
+    assert caught.value.pattern == name

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple, Uni
 
 import attrs
 
-from ...errors import RepositoryLockedError, SourceError
+from ...errors import PatternError, RepositoryLockedError, SourceError
 from ...progress import Reporter
 from ...results.problem import Problem
 from ...results.snapshot import SnapshotResult
@@ -71,6 +71,7 @@ def import_tar(
 
     Raises:
         ValueError: There is no such compression.
+        PatternError: Nothing in it is to be included.
         SourceError: It cannot be read, or is no tar stream; there is no snapshot of it then.
     """
     begin = time.monotonic()
@@ -126,6 +127,7 @@ class _Import:
         self._taken = 0
         self._absolute: List[bytes] = []  # names of which there may be many: the first one, and the number, are told
         self._twice: List[bytes] = []
+        self._selected = 0
         self._in_words: List[bytes] = []
 
     def run(self, file: Any, shown: str, begin: float) -> SnapshotResult:
@@ -139,6 +141,11 @@ class _Import:
                     self._take(member)
             except DamagedStreamError as exc:
                 raise SourceError(f"cannot read {shown}: {exc}", shown) from exc
+            if self._options.include and not self._selected:
+                names = ", ".join(self._options.include)
+                raise PatternError(
+                    f"nothing in {shown} matches {names}; paths are as tar -t lists them; no snapshot was taken", names
+                )
             if not reader.ended:
                 if not self._taken:
                     raise SourceError(f"{shown} is no tar stream: it is empty", shown)
@@ -219,6 +226,7 @@ class _Import:
             return
         if not self._selection.everything and not self._selection.selects(path, member.flag == b"5"):
             return
+        self._selected += 1
         if member.flag == b"1":
             self._take_link(path, member)
         elif member.flag in _KINDS:

@@ -22,7 +22,7 @@ from ...storage.digest import FileVersion
 from ...storage.files import files_of
 from ...storage.recognition import open_now
 from ...storage.snapshots import SnapshotRow, find_snapshot
-from ...tree.exclusions import Exclusions
+from ...tree.exclusions import Exclusions, require_below
 from ...tree.hashing import hash_file
 from ...tree.held import OpenFiles
 from ...tree.metadata import AnyStatus, clamp_ns, kind_of
@@ -55,6 +55,7 @@ def compare(database: Database, reference: Union[int, str], options: CompareOpti
     exclusions = Exclusions.of(options.exclude, (), False, None, False)
     source = Source(options.directory, OpenFiles(open_now()))
     try:
+        require_below(exclusions, options.directory, source.root)
         run = _Comparison(database, snapshot, source, exclusions, options.content, reporter)
         return run.run()
     finally:

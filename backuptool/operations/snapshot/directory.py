@@ -28,7 +28,7 @@ from ...storage.refcounts import ContentsVanishedError
 from ...storage.settings import chunking_of
 from ...storage.writer import ContentWriter
 from ...tree.confined import split
-from ...tree.exclusions import Exclusions, read_pattern_file
+from ...tree.exclusions import Exclusions, read_pattern_file, require_below
 from ...tree.held import OpenFiles
 from ...tree.metadata import KINDS, signed_inode
 from ...tree.source import Source, require_resources
@@ -116,6 +116,7 @@ def snapshot(
             stored = tried.stored()
 
     try:
+        require_below(exclusions, options.source, source.root)
         with pool.writing(create=True) as database:
             return until_committed(pool.path, attempt, (BaseMovedError, ContentsVanishedError, HelperFailedError))
     finally:
