@@ -114,7 +114,8 @@ def _sample(
     if number >= snapshot.files:
         return None
     drawn = sorted(random.Random(seed).sample(range(snapshot.files), number))
-    return frozenset(_at(drawn, (f.version.path for f in files_of(database, snapshot) if f.version.kind != b"d")))
+    files = files_of(database, snapshot, on_gap=lambda gap: None)  # the restore tells of them
+    return frozenset(_at(drawn, (f.version.path for f in files if f.version.kind != b"d")))
 
 
 def _at(positions: list[int], paths: Iterator[bytes]) -> Iterator[bytes]:

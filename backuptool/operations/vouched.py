@@ -12,6 +12,7 @@ from typing import Callable, Iterator
 from ..storage.database import Database
 from ..storage.digest import row_hash, to_bytes
 from ..storage.files import CatalogFile, files_of
+from ..storage.gaps import Gap
 from ..storage.snapshots import SnapshotRow
 
 __all__ = ["VouchedFiles"]
@@ -39,14 +40,15 @@ class VouchedFiles:
     def __iter__(self) -> Iterator[CatalogFile]:
         """Yield them in byte order of their paths."""
         digest = 0
+        gaps: list[Gap] = []
         unreadable = False
-        for file in files_of(self._database, self._snapshot):
+        for file in files_of(self._database, self._snapshot, on_gap=gaps.append):
             try:
                 digest += row_hash(file.version)
             except (struct.error, TypeError):  # of the kind "?"
                 unreadable = True
             yield file
-        self.wrong = unreadable or to_bytes(digest % (1 << 256)) != self._snapshot.tree_digest
+        self.wrong = unreadable or bool(gaps) or to_bytes(digest % (1 << 256)) != self._snapshot.tree_digest
 
     def report(self, problem: Callable[[str, bytes, str], object], more: str = "") -> None:
         """Say so if they are not: call with kind, path and message.

@@ -15,6 +15,7 @@ from ..errors import CorruptionError
 from .contents import ContentLocation
 from .database import Database
 from .digest import FileVersion
+from .gaps import OnGap, beside_gaps, content_row, refuse
 from .snapshots import SnapshotRow, find_snapshot
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "load_versions",
     "only_in",
     "row_version",
+    "rows_beside_gaps",
     "stored_file",
     "update_stamps",
     "version_row",
@@ -142,8 +144,39 @@ def load_versions(
             yield version, row[15], row[16]
 
 
+def rows_beside_gaps(
+    database: Database,
+    snapshot: SnapshotRow,
+    on_gap: OnGap,
+    begin: bytes = b"",
+    end: Optional[bytes] = None,
+    more: Sequence[str] = (),
+) -> Iterator[Any]:
+    """Yield the columns ``STORED_COLUMNS`` of a snapshot's files, and more, of all rows that SQLite can read.
+
+    A file whose content's row cannot be read has none. For where SQLite has failed: it sweeps over all versions.
+
+    Args:
+        on_gap: Called at the end for each gap among the versions of the source.
+        begin: Only paths from here on.
+        end: Only paths before this one.
+        more: Further columns of ``files AS f``.
+    """
+    here = f"f.first <= {snapshot.id} AND (f.last IS NULL OR f.last >= {snapshot.id})"
+    own = VERSION_COLUMNS.replace("c.hash", "NULL")
+    columns = ", ".join((own, here, "f.content", *more))
+    for row in beside_gaps(database, snapshot.source, columns, on_gap, begin, end):
+        if row[15]:
+            content = content_row(database, row[16], "c.hash, c.id, c.size, c.pack, c.offset") or (None,) * 5
+            yield (*row[:9], content[0], *row[10:15], *content[1:], *row[17:])
+
+
 def files_of(
-    database: Database, snapshot: SnapshotRow, begin: bytes = b"", end: Optional[bytes] = None
+    database: Database,
+    snapshot: SnapshotRow,
+    begin: bytes = b"",
+    end: Optional[bytes] = None,
+    on_gap: Optional[OnGap] = None,
 ) -> Iterator[CatalogFile]:
     """Yield the files of a snapshot in byte order of their paths. Read in pages.
 
@@ -153,6 +186,10 @@ def files_of(
     Args:
         begin: Only paths from here on.
         end: Only paths before this one.
+        on_gap: Called, when all other files were given, for each gap that is left where SQLite cannot read rows.
+
+    Raises:
+        CorruptionError: There are gaps and nobody to tell; when all other files were given.
     """
     sql = (
         f"SELECT {STORED_COLUMNS} FROM files AS f "
@@ -162,9 +199,14 @@ def files_of(
     bound, ends = ("", ()) if end is None else ("AND f.path < CAST(? AS TEXT)", (end,))
     after, comparison = begin, ">="
     while True:
-        rows = database.query(
-            sql.format(comparison, bound), (snapshot.source, after, snapshot.id, snapshot.id, *ends, PAGE)
-        )
+        try:
+            rows = database.query(
+                sql.format(comparison, bound), (snapshot.source, after, snapshot.id, snapshot.id, *ends, PAGE)
+            )
+        except CorruptionError:
+            begin = after if comparison == ">=" else after + b"\0"
+            yield from map(stored_file, rows_beside_gaps(database, snapshot, on_gap or refuse(database), begin, end))
+            break
         sound = _are_sound(rows)
         for row in rows:
             version = FileVersion._make(row[:15]) if sound else file_version(row)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from itertools import groupby
 from operator import attrgetter
-from typing import Iterable, Iterator, Optional
+from typing import Any, Iterable, Iterator, Optional, Sequence
 
 from ..errors import ContentCorruptError, ContentMissingError, CorruptionError
 from .contents import ContentLocation
@@ -145,12 +145,7 @@ class ContentReader:
         after = -1
         hole: Optional[int] = None
         while True:
-            rows = self._database.query(
-                "SELECT p.offset, p.part, c.hash, c.size, c.pack, c.offset FROM parts AS p "
-                "LEFT JOIN contents AS c ON c.id = p.part WHERE p.content = ? AND p.offset > ? "
-                "ORDER BY p.offset LIMIT 1000",
-                (content, after),
-            )
+            rows = self._some_parts(content, after, size)
             self.expect(
                 ContentLocation(part, digest, part_size, pack, pack_offset)
                 for _, part, digest, part_size, pack, pack_offset in rows
@@ -186,6 +181,25 @@ class ContentReader:
             if not isinstance(size, int):
                 raise ContentCorruptError(f"the row of content {content} is damaged", self._database.path)
             yield hole, size - hole
+
+    def _some_parts(self, content: int, after: int, size: object) -> Sequence[Any]:
+        """Return the rows of the next parts behind an offset, none if a content of that size ends there."""
+        sql = (
+            "SELECT p.offset, p.part, c.hash, c.size, c.pack, c.offset FROM parts AS p "
+            "LEFT JOIN contents AS c ON c.id = p.part WHERE p.content = ? AND p.offset > ? ORDER BY p.offset LIMIT ?"
+        )
+        try:
+            return self._database.query(sql, (content, after, 1000))
+        except CorruptionError:
+            # What is behind the last part, or behind some more of them, is none of this content's business.
+            last = self._database.query(
+                "SELECT p.offset, c.size FROM parts AS p LEFT JOIN contents AS c ON c.id = p.part "
+                "WHERE p.content = ? AND p.offset = ?",
+                (content, after),
+            )
+            if last and isinstance(last[0][1], int) and last[0][0] + last[0][1] == size:
+                return ()
+            return self._database.query(sql, (content, after, 1))
 
     def _corrupt(self, location: ContentLocation, why: str) -> ContentCorruptError:
         name = location.hash.hex()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Iterator, NamedTuple, Optional
 
+from ..errors import CorruptionError
 from .contents import ContentLocation
 from .database import Database
 from .digest import FileVersion
-from .files import STORED_COLUMNS, stored_file
+from .files import STORED_COLUMNS, rows_beside_gaps, stored_file
+from .gaps import OnGap, refuse
 from .snapshots import SnapshotRow, find_snapshot
 
 __all__ = [
@@ -48,10 +50,14 @@ class StoredVersion(NamedTuple):
     first: int
 
 
-def versions_of(database: Database, snapshot: SnapshotRow) -> Iterator[StoredVersion]:
+def versions_of(database: Database, snapshot: SnapshotRow, on_gap: Optional[OnGap] = None) -> Iterator[StoredVersion]:
     """Yield all versions that a snapshot has, in byte order of their paths.
 
+    Args:
+        on_gap: Called, when all others were given, for each gap that is left where SQLite cannot read rows.
+
     Raises:
+        CorruptionError: There are gaps and nobody to tell; when all other versions were given.
         SnapshotNotFoundError: It was pruned meanwhile.
     """
     sql = (
@@ -60,7 +66,15 @@ def versions_of(database: Database, snapshot: SnapshotRow) -> Iterator[StoredVer
     )
     after, comparison = b"", ">="
     while True:
-        rows = database.query(sql.format(comparison), (snapshot.source, after, snapshot.id, snapshot.id, _PAGE))
+        try:
+            rows = database.query(sql.format(comparison), (snapshot.source, after, snapshot.id, snapshot.id, _PAGE))
+        except CorruptionError:
+            begin = after if comparison == ">=" else after + b"\0"
+            columns = ("f.ctime_ns", "f.inode", "f.first", "f.last")
+            yield from map(
+                _stored, rows_beside_gaps(database, snapshot, on_gap or refuse(database), begin, more=columns)
+            )
+            break
         yield from map(_stored, rows)
         if len(rows) < _PAGE:
             break

@@ -11,10 +11,12 @@ from typing import Any, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import attrs
 
+from ..errors import CorruptionError
 from ..results.entry import KINDS, Entry
 from .database import Database
 from .digest import FileVersion
 from .files import PAGE, STORED_COLUMNS, VERSION_COLUMNS, CatalogFile, file_version, files_of, stored_file
+from .gaps import OnGap
 from .snapshots import SnapshotRow, find_snapshot
 
 _KINDS = frozenset(kind.encode() for kind in KINDS)
@@ -123,19 +125,29 @@ def file_at(database: Database, snapshot: SnapshotRow, path: bytes) -> Optional[
         f"SELECT {STORED_COLUMNS} {_FROM} WHERE f.source = ? "
         "AND f.path = CAST(? AS TEXT) AND f.first <= ? AND (f.last IS NULL OR f.last >= ?)"
     )
-    rows = database.query(sql, (snapshot.source, path, snapshot.id, snapshot.id))
+    try:
+        rows = database.query(sql, (snapshot.source, path, snapshot.id, snapshot.id))
+    except CorruptionError:
+        return next(files_of(database, snapshot, path, path + b"\0"), None)
     return stored_file(rows[0]) if rows else None
 
 
-def files_below(database: Database, snapshot: SnapshotRow, directory: bytes) -> Iterator[CatalogFile]:
-    """Yield everything below a directory of a snapshot, in byte order of the paths. Read in pages."""
+def files_below(
+    database: Database, snapshot: SnapshotRow, directory: bytes, on_gap: Optional[OnGap] = None
+) -> Iterator[CatalogFile]:
+    """Yield everything below a directory of a snapshot, in byte order of the paths; see :func:`.files.files_of`."""
     if directory:
-        return files_of(database, snapshot, directory + b"/", directory + b"0")  # "0" comes right behind "/"
-    return files_of(database, snapshot, _LOWEST)
+        return files_of(database, snapshot, directory + b"/", directory + b"0", on_gap)  # "0" comes right behind "/"
+    return files_of(database, snapshot, _LOWEST, None, on_gap)
 
 
-def children(database: Database, snapshot: SnapshotRow, directory: bytes) -> Iterator[CatalogFile]:
-    """Yield what is in a directory of a snapshot, in byte order. What is below its subdirectories is leapt over."""
+def children(
+    database: Database, snapshot: SnapshotRow, directory: bytes, on_gap: Optional[OnGap] = None
+) -> Iterator[CatalogFile]:
+    """Yield what is in a directory of a snapshot, in byte order. What is below its subdirectories is leapt over.
+
+    Where SQLite cannot read rows it goes on behind them; see :func:`.files.files_of`.
+    """
     sql = (
         f"SELECT {STORED_COLUMNS} {_FROM} WHERE f.source = ? "
         "AND f.path {} CAST(? AS TEXT) AND f.path < CASE WHEN ? THEN x'' ELSE CAST(? AS TEXT) END AND f.first <= ? "
@@ -145,10 +157,17 @@ def children(database: Database, snapshot: SnapshotRow, directory: bytes) -> Ite
     position, comparison = (directory + b"/" if directory else _LOWEST), ">="
     size = 4 * _BEHIND
     while True:
-        rows = database.query(
-            sql.format(comparison),
-            (snapshot.source, position, not directory, directory + b"0", snapshot.id, snapshot.id, size),
-        )
+        try:
+            rows = database.query(
+                sql.format(comparison),
+                (snapshot.source, position, not directory, directory + b"0", snapshot.id, snapshot.id, size),
+            )
+        except CorruptionError:
+            begin = position if comparison == ">=" else position + b"\0"
+            for file in files_of(database, snapshot, begin, directory + b"0" if directory else None, on_gap):
+                if b"/" not in file.version.path[prefix:]:
+                    yield file
+            break
         for row in rows:
             slash = row[0].find(b"/", prefix) if isinstance(row[0], bytes) else -1
             if slash >= 0:

@@ -121,11 +121,23 @@ class _Copying:
             self._not_copied(row, "it was pruned meanwhile")
 
     def _attempt(self, row: SnapshotRow) -> None:
-        attempt = CopyAttempt(
+        try:
+            attempt = self._new_attempt(row)
+            made = attempt.run()
+        except CorruptionError as exc:
+            if exc.path != self._origin.path:
+                raise
+            # SQLite cannot read how it differs from another one: all of its files are gone through, as far as they go.
+            attempt = self._new_attempt(row, differing=False)
+            made = attempt.run()
+        self._account(row, attempt, made)
+
+    def _new_attempt(self, row: SnapshotRow, *, differing: bool = True) -> CopyAttempt:
+        return CopyAttempt(
             *(self._origin, self._destination, row, self._options, self._reporter, self._clock),
             self._changes.get(row.id),
+            differing,
         )
-        self._account(row, attempt, attempt.run())
 
     def _find_copy(self, row: SnapshotRow) -> Optional[SnapshotRow]:
         """Return the copy of a snapshot that the destination has, None if it has none."""

@@ -64,11 +64,11 @@ class Counterparts:
         return BaseReference.to(there)
 
     def _find(self, base: int) -> Optional[StoredPack]:
-        digests = [
-            digest
-            for (digest,) in self._origin.query("SELECT hash FROM contents WHERE pack = ? LIMIT ?", (base, _ASKED))
-            if isinstance(digest, bytes)
-        ]
+        try:
+            rows = self._origin.query("SELECT hash FROM contents WHERE pack = ? LIMIT ?", (base, _ASKED))
+        except CorruptionError:  # it is a hint, and what refers to the base may stand alone
+            return None
+        digests = [digest for (digest,) in rows if isinstance(digest, bytes)]
         number = base_that_holds(self._destination, digests)
         if number is None:
             return None

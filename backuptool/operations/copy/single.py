@@ -20,6 +20,7 @@ from ...storage.compression import DEFAULT
 from ...storage.database import Database
 from ...storage.digest import FileVersion
 from ...storage.files import load_versions, row_version, version_row
+from ...storage.gaps import Gap
 from ...storage.snapshots import SnapshotRow, find_snapshot
 from ...storage.spool import Spool
 from ...storage.transfer import StoredVersion, added_between, ended_between, find_equal, later_than, versions_of
@@ -67,6 +68,7 @@ class CopyAttempt:
         reporter: Reporter,
         clock: Callable[[], int],
         changes: Optional[Changes],
+        differing: bool = True,
     ) -> None:
         self._origin = origin
         self._destination = destination
@@ -75,6 +77,8 @@ class CopyAttempt:
         self._options = options
         self._reporter = reporter
         self._clock = clock
+        self._differing = differing
+        self._gaps: list[Gap] = []
         self._draft = Draft(destination, row.host, row.root)
         self._lost_files: set[bytes] = set()
         self.damages: list[Tuple[str, str, str, Optional[str]]] = []
@@ -100,6 +104,9 @@ class CopyAttempt:
         self._find_lost(carrier, len(writer.ids))
         if self._row.compute_digest() != self._row.digest:
             self._damage("snapshot-corrupt", "", "the description of a snapshot is not as it was saved; run check")
+        elif self._gaps:
+            message = "the list of files of a snapshot cannot be read as a whole; run check to see what is hit"
+            self._damage("snapshot-corrupt", "", message)
         elif not self._lost_files and not self._is_as_described():
             self._damage("snapshot-corrupt", "", "the list of files of a snapshot is not as it was saved; run check")
         if self.damages and not self._options.incomplete:
@@ -124,7 +131,7 @@ class CopyAttempt:
         """Yield the versions that the destination's newest snapshot lacks; note which of its versions end."""
         draft = self._draft
         base = draft.base
-        before = None if base is None else find_equal(self._origin, self._row, base.tree_digest)
+        before = None if base is None or not self._differing else find_equal(self._origin, self._row, base.tree_digest)
         if base is None or before is None:
             yield from self._merged()
             return
@@ -161,7 +168,7 @@ class CopyAttempt:
         draft = self._draft
         there = iter(()) if draft.base is None else versions_of(self._destination, draft.base)
         old = next(there, None)
-        for stored in versions_of(self._origin, self._row):
+        for stored in versions_of(self._origin, self._row, self._gaps.append):
             draft.hold(stored.version)
             path = stored.version.path
             while old is not None and old.version.path < path:

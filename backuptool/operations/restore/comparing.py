@@ -91,7 +91,7 @@ class Comparison:
         """
         failed = self._findings.paths()
         verified = 0
-        for file in files_of(self._database, self._snapshot):
+        for file in files_of(self._database, self._snapshot, on_gap=lambda gap: None):  # the restore has told of them
             version = file.version
             shown = os.fsdecode(version.path)
             if version.kind != b"f" or version not in self._selection or shown in failed:
