@@ -301,6 +301,20 @@ class Oracle:
                 broken.add(link)  # a name that is lost is missed by the others of its file
         return {key for key, link in found.items() if link not in broken}
 
+    def known(self, path: Path) -> Set[Tuple[int, bytes]]:
+        """Return (snapshot, path) of what an index of files still knows, or what there is a row of."""
+        there = self.readable(path)
+        rows = set(there["files"])
+        with closing(_connected(path)) as connection, suppress(sqlite3.Error):
+            sql = "SELECT source, path, first FROM files INDEXED BY files_last WHERE last IS NOT NULL"
+            rows |= set(connection.execute(sql).fetchall())
+        links = {(number, row[18]) for number, _, row in self.versions() if row[18] and row[:3] not in there["files"]}
+        return {
+            (number, name)
+            for number, name, row in self.versions()
+            if (number,) in there["snapshots"] and row[:3] in rows and (number, row[18]) not in links
+        }
+
     def _has_content(self, content: Optional[int], there: Dict[str, Set[Row]]) -> bool:
         if content is None:
             return True
@@ -329,7 +343,16 @@ def not_given(saved: Saved, oracle: Oracle, data: bytes, work: Path) -> Tuple[Se
         recoverable = oracle.recoverable(Path(repo.path))
         gone = lost(repo, saved, work)
         found = repo.check()
-    assert found.problems or not gone  # zeros in what nobody uses
+    lines = [f"{problem.kind}: {problem}" for problem in found.problems]
+    assert sorted(set(lines)) == sorted(lines)
+    assert not any("run check" in line or "None" in line or "object" in line for line in lines), lines
+    hit = {(number, path) for number, path in gone if (number, path) not in recoverable}
+    assert {number for number, _ in hit} <= {number for problem in found.problems for number in problem.snapshots}, (
+        lines
+    )
+    named = {(number, os.fsencode(p.path)) for p in found.problems for number in p.snapshots}
+    missed = {key for key in hit if (key[0], key[1] or b".") not in named} & oracle.known(Path(repo.path))
+    assert missed == set(), lines
     return {(n, path) for n, path in gone if (n, path) in recoverable}, found
 
 

@@ -22,6 +22,7 @@ from .references import Latest, parse_reference
 
 __all__ = [
     "SnapshotRow",
+    "SnapshotRowError",
     "SourceRow",
     "find_snapshot",
     "heirs",
@@ -31,6 +32,7 @@ __all__ = [
     "next_snapshot_id",
     "snapshot_rows",
     "snapshot_times",
+    "snapshots_by_index",
     "source_id",
     "sources",
     "update_description",
@@ -49,6 +51,18 @@ _SOURCES_BY_NAME = "sources INDEXED BY sqlite_autoindex_sources_1"
 
 #: What is kept beside them; a snapshot can be read without it.
 _RECORDS = "LEFT JOIN pins AS p ON p.snapshot = n.id LEFT JOIN changes AS g ON g.snapshot = n.id"
+
+
+class SnapshotRowError(CorruptionError):
+    """The row of a snapshot is damaged.
+
+    Attributes:
+        snapshot: Its number, if that can be told.
+    """
+
+    def __init__(self, message: str, path: str, snapshot: object) -> None:
+        super().__init__(message, path)
+        self.snapshot = snapshot if isinstance(snapshot, int) else None
 
 
 @attrs.frozen
@@ -131,7 +145,7 @@ def _snapshot_row(row: Sequence[object], path: str) -> SnapshotRow:
     if not isinstance(values[14], bytes) or not isinstance(values[15], bytes):
         wrong = wrong or "a digest is none"
     if wrong is not None:
-        raise CorruptionError(f"the row of snapshot {row[0]!r} is damaged ({wrong})", path)
+        raise SnapshotRowError(f"the row of snapshot {row[0]!r} is damaged ({wrong})", path, row[0])
     values[16:] = [bool(values[16]), alerts_of(values[17])]
     return SnapshotRow(*values)  # type: ignore[arg-type]
 
@@ -185,13 +199,37 @@ def snapshot_rows(
         on_damage: Called for each row that is damaged, which is then left out; without it the first one is an error.
     """
     found = []
-    for row in _select_snapshots(database, "ORDER BY n.id"):
+    try:
+        selected = _select_snapshots(database, "ORDER BY n.id")
+    except CorruptionError:
+        if on_damage is None:
+            raise
+        selected = _select_one_by_one(database, on_damage)
+    for row in selected:
         try:
             found.append(_snapshot_row(row, database.path))
         except CorruptionError as exc:
             if on_damage is None:
                 raise
             on_damage(exc)
+    return found
+
+
+def snapshots_by_index(database: Database) -> Dict[int, int]:
+    """Return the source of each snapshot by the index of sources alone, which need not agree with their table."""
+    rows = database.query("SELECT id, source FROM snapshots INDEXED BY snapshots_source ORDER BY id")
+    return {number: source for number, source in rows if isinstance(source, int)}
+
+
+def _select_one_by_one(database: Database, on_damage: Callable[[CorruptionError], object]) -> list[Any]:
+    """Return the rows of snapshots that SQLite can read where it cannot read all; an index has their numbers."""
+    found = []
+    for number in snapshots_by_index(database):
+        try:
+            found += _select_snapshots(database, "WHERE n.id = ?", (number,))
+        except CorruptionError as exc:
+            message = f"the row of snapshot {number} cannot be read: {exc.reason}"
+            on_damage(SnapshotRowError(message, database.path, number))
     return found
 
 

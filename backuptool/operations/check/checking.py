@@ -20,6 +20,7 @@ from ...storage.bases import bases_by_pack, behind_bases
 from ...storage.database import Database
 from ...storage.drivers import TO_CHECK
 from ...storage.partial_indexes import compare_partial_indexes
+from .beside import Sweeps
 from .examining import Examination
 from .recounting import Recount, text_of
 
@@ -97,6 +98,8 @@ class _Check:
     live_bytes: int = 0  # of contents in packs, by the catalog
     problems: list[Problem] = attrs.Factory(list)
     damaged: dict[int, tuple[bytes, str]] = attrs.Factory(dict)  # (hash, what is wrong) by content id
+    sweeps: Sweeps = attrs.field(init=False)  # how the catalog can be read
+    ids: dict[int, list[int]] = attrs.Factory(dict)  # of snapshots, by source
     _noted: set[Problem] = attrs.Factory(set)
 
     def problem(self, kind: str, message: str, *, path: str = "", snapshots: Sequence[int] = ()) -> None:
@@ -159,6 +162,7 @@ class _Check:
         self.snapshots, self.files = recount.snapshots, recount.files
         self.contents, self.packs = recount.contents, recount.packs
         self.live_bytes = recount.live_bytes
+        self.sweeps, self.ids = recount.sweeps, recount.ids
 
     def pack_ids(self) -> Sequence[int]:
         """Return the ids of all packs, each behind its base; where their table is damaged, those that can be found."""
@@ -209,29 +213,21 @@ class _Check:
         """Name the files and the snapshots that damaged contents belong to."""
         if not self.damaged:
             return
-        database = self.database
         bad = dict(self.damaged)
         wholes: dict[int, list[int]] = {}  # what damaged parts are parts of
-        for content, part, digest in database.stream(
-            "SELECT p.content, p.part, c.hash FROM parts AS p LEFT JOIN contents AS c ON c.id = p.content"
-        ):
+        for content, _, part, *_, digest, _ in self.sweeps.parts():
             if part in self.damaged:
                 wholes.setdefault(part, []).append(content)
                 if content not in bad and isinstance(digest, bytes):
                     bad[content] = (digest, f"its part {self.damaged[part][0].hex()[:16]} is damaged")
-        ids: dict[int, list[int]] = {}
-        for number, source in database.query("SELECT id, source FROM snapshots ORDER BY id"):
-            ids.setdefault(source, []).append(number)
         named = set()
-        for path, source, first, last, content in database.stream(
-            "SELECT path, source, first, last, content FROM files WHERE content IS NOT NULL"
-        ):
+        for path, source, first, last, content in self.sweeps.references():
             if content not in bad:
                 continue
             named.add(content)
             digest, why = bad[content]
             try:
-                snapshots = tuple(n for n in ids.get(source, ()) if n >= first and (last is None or n <= last))
+                snapshots = tuple(n for n in self.ids.get(source, ()) if n >= first and (last is None or n <= last))
             except TypeError:  # the row is damaged, and was named
                 snapshots = ()
             self.problems.append(

@@ -16,6 +16,7 @@ import attrs
 from ...errors import ContentMissingError, CorruptionError
 from ...storage.connecting import open_address
 from ...storage.database import Database
+from ...storage.lost import members_beside_gaps
 from ...storage.unpacking import PackSource
 from ..processes import Channel, Helper, HelperFailedError, helpers_for, keep_memory, processors, start_helpers
 
@@ -54,9 +55,12 @@ def examine(database: Database, pack: int, source: PackSource) -> PackReport:
     members: Sequence[Sequence[object]] = ()
     try:
         with database.read_transaction():
-            members = database.query(
-                "SELECT id, hash, size, offset FROM contents WHERE pack = ? ORDER BY offset", (pack,)
-            )
+            try:
+                members = database.query(
+                    "SELECT id, hash, size, offset FROM contents WHERE pack = ? ORDER BY offset", (pack,)
+                )
+            except CorruptionError:
+                members = members_beside_gaps(database, pack)
             unpacking = source.read(pack)
     except CorruptionError as exc:
         return _unreadable(database, pack, exc, bool(members))
@@ -79,7 +83,7 @@ def _unreadable(database: Database, pack: int, exc: CorruptionError, known: bool
     if not known and isinstance(exc, ContentMissingError):
         return PackReport(pack)  # a prune has emptied it meanwhile
     try:
-        members = database.query("SELECT id, hash FROM contents WHERE pack = ?", (pack,))
+        members = [row[:2] for row in members_beside_gaps(database, pack)]
     except CorruptionError:
         members = []
     why = f"pack {pack} cannot be read"

@@ -21,9 +21,11 @@ from ...storage.compression import ZSTD_BASE
 from ...storage.database import Database
 from ...storage.digest import MODULUS, layout_entry, row_hash, to_bytes
 from ...storage.drills import damaged_drills
+from ...storage.lost import lost_rows
 from ...storage.records import damaged_records
-from ...storage.snapshots import SnapshotRow, heirs, snapshot_rows
+from ...storage.snapshots import SnapshotRow, SnapshotRowError, heirs, snapshot_rows, snapshots_by_index
 from ..validating import flaw
+from .beside import Beside, Sweeps
 
 __all__ = ["Recount", "text_of"]
 
@@ -89,6 +91,8 @@ class Recount:
     Attributes:
         snapshots, files, contents, packs: Rows seen.
         live_bytes: Bytes of contents in packs.
+        sweeps: How the tables are read, by now.
+        ids: Numbers of the snapshots of each source.
         damaged: (hash, what is wrong) by content id.
     """
 
@@ -102,6 +106,12 @@ class Recount:
     contents: int = 0
     packs: int = 0
     live_bytes: int = 0
+    sweeps: Sweeps = attrs.field(init=False)
+    ids: dict[int, list[int]] = attrs.Factory(dict)
+    _has_damaged_rows: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self.sweeps = Sweeps(self.database)
 
     def run(self) -> None:
         """Recompute every digest, count and size from the rows of the catalog.
@@ -109,17 +119,18 @@ class Recount:
         A table that SQLite cannot read is named, and the next one follows.
         """
         self._step("the table of settings", self._settings)
-        rows = self._step("the table of snapshots", self._snapshot_rows) or []
+        found = self._step("the table of snapshots", self._snapshot_rows)
+        rows = found or []
         self._step("what is kept beside snapshots", self._records)
         self._step("the record of restore drills", self._drills)
         self._step("the table of sources", self._sources)
         self.snapshots = len(rows)
-        sources: dict[int, _Source] = {}
-        for row in rows:
-            sources.setdefault(row.source, _Source.of([])).ids.append(row.id)
-        for number, source in sources.items():
-            sources[number] = _Source.of(source.ids)
-        self._step("the tables of files and contents", lambda: self._recount(rows, sources))
+        self._step("the index of snapshots", lambda: self._snapshots_of_sources(rows))
+        if not self.ids:
+            for row in rows:
+                self.ids.setdefault(row.source, []).append(row.id)
+        if self.ids or found is not None:
+            self._step("the catalog", lambda: self._recount(rows))
         self._step("the counters", self._counters)
 
     def _step(self, what: str, step: Callable[[], T]) -> Optional[T]:
@@ -130,13 +141,40 @@ class Recount:
             self.unreadable(what, exc)
             return None
 
-    def _recount(self, rows: Sequence[SnapshotRow], sources: dict[int, _Source]) -> None:
-        refs, since = self._numbers()
+    def _recount(self, rows: Sequence[SnapshotRow]) -> None:
+        try:
+            refs, since = self._numbers()
+            self._sweep(rows, refs, since)
+        except CorruptionError as exc:
+            self.unreadable("the catalog", exc)
+            self.sweeps = Beside(self.database, self.ids)
+            self.files = self.contents = self.packs = self.live_bytes = 0
+            self._sweep(rows, defaultdict(int), defaultdict(lambda: _NONE))
+
+    def _sweep(self, rows: Sequence[SnapshotRow], refs: _Numbers, since: _Numbers) -> None:
+        sources = {number: _Source.of(ids) for number, ids in self.ids.items()}
         self._sweep_files(sources, refs, since)
         self._sweep_parts(refs, since)
         distinct = self._sweep_contents(refs, since, {row.id for row in rows})
+        if not self.sweeps.whole or self._has_damaged_rows:
+            self._name_lost(sources)
         for row in rows:
             self._compare_snapshot(row, sources[row.source], distinct.get(row.id, 0))
+
+    def _name_lost(self, sources: dict[int, _Source]) -> None:
+        """Name the versions whose rows are lost, and that an index still knows."""
+        for number, source in sources.items():
+            for path, first, last in lost_rows(self.database, number):
+                begin, end = source.span(first, last)
+                self._name_lost_row(path, source.ids[begin:end])
+
+    def _name_lost_row(self, path: bytes, snapshots: Sequence[int]) -> None:
+        self.problem(
+            "catalog-corrupt",
+            f"its row cannot be read{_listed(snapshots)}",
+            path=text_of(path) or ".",
+            snapshots=snapshots,
+        )
 
     def _counters(self) -> None:
         for table in ("snapshots", "contents"):
@@ -173,7 +211,7 @@ class Recount:
             self.problem("catalog-corrupt", "the settings of the repository are damaged")
 
     def _snapshot_rows(self) -> list[SnapshotRow]:
-        rows = snapshot_rows(self.database, on_damage=lambda exc: self.problem("catalog-corrupt", str(exc)))
+        rows = snapshot_rows(self.database, on_damage=self._damaged_snapshot)
         for row in rows:
             if row.compute_digest() != row.digest:
                 self.problem(
@@ -186,6 +224,20 @@ class Recount:
             if heir not in known or pruned in known:
                 self.problem("catalog-corrupt", f"what snapshot {pruned} brought is booked on {heir}, which cannot be")
         return rows
+
+    def _damaged_snapshot(self, exc: CorruptionError) -> None:
+        number = exc.snapshot if isinstance(exc, SnapshotRowError) else None
+        self.problem("catalog-corrupt", str(exc), snapshots=[] if number is None else [number])
+
+    def _snapshots_of_sources(self, rows: Sequence[SnapshotRow]) -> None:
+        """Find which snapshots each source has, also those whose rows are lost: an index has their numbers."""
+        known = {row.id: row.source for row in rows}
+        for number, source in snapshots_by_index(self.database).items():
+            if number not in known:
+                known[number] = source
+                self.problem("catalog-corrupt", f"the row of snapshot {number} is lost", snapshots=[number])
+        for number in sorted(known):
+            self.ids.setdefault(known[number], []).append(number)
 
     def _records(self) -> None:
         """Verify what is kept beside the snapshots; it says nothing of the files."""
@@ -200,14 +252,9 @@ class Recount:
 
     def _sweep_files(self, sources: dict[int, _Source], refs: _Numbers, since: _Numbers) -> None:
         """Add up what the versions contribute to the snapshots that have them."""
-        sql = (
-            "SELECT f.path, f.kind, f.mode, f.uid, f.gid, f.user, f.grp, f.mtime_ns, f.size, c.hash, f.sparse, f.rdev, "
-            "f.target, f.xattrs, f.link, f.source, f.first, f.last, f.added, f.content, c.size, typeof(f.path) "
-            "FROM files AS f LEFT JOIN contents AS c ON c.id = f.content ORDER BY f.source, f.path, f.first"
-        )
         groups: dict[tuple[Any, ...], _Group] = {}
         before: Sequence[Any] = (None,) * 22
-        for row in self.database.stream(sql):
+        for row in self.sweeps.versions():
             self.files += 1
             if self.files % 1024 == 0:
                 self.reporter.report("catalog", done_files=self.files)
@@ -236,6 +283,9 @@ class Recount:
                     if content_size is None:
                         snapshots = sources[row[15]].ids[group.begin : group.end]
                         message = "its content is not in the repository"
+                        if self.sweeps.is_unreadable(content):
+                            message = "the row of its content cannot be read"
+                        message += _listed(snapshots)
                         self.problem("content-missing", message, path=text_of(row[0]), snapshots=snapshots)
                         continue
                     if content_size != size:
@@ -256,16 +306,21 @@ class Recount:
 
     def _damaged_row(self, row: Sequence[Any], exc: Exception, sources: dict[int, _Source]) -> None:
         """Name the row of a file that is not as it can be, and the snapshots that should have it."""
+        self._has_damaged_rows = True
         why = str(exc) if isinstance(exc, _UnfitError) else "a value in it is of another type than it can be"
-        path = text_of(row[0]) if isinstance(row[0], (bytes, str)) else ""
-        shown = "" if path or row[0] == b"" else f" with the path {text_of(row[0])!r:.40}"
+        path = (text_of(row[0]) or ".") if isinstance(row[0], bytes) else ""
         try:
             source = sources[row[15]]
             begin, end = source.span(row[16], row[17])
             snapshots = source.ids[begin:end]
         except (KeyError, TypeError):
             snapshots = []
-        self.problem("catalog-corrupt", f"the row of a file{shown} is damaged: {why}", path=path, snapshots=snapshots)
+        self.problem(
+            "catalog-corrupt",
+            f"the row of a file{'' if path else ' without a path'} is damaged: {why}{_listed(snapshots)}",
+            path=path,
+            snapshots=snapshots,
+        )
 
     def _group(self, sources: dict[int, _Source], number: int, first: int, last: Optional[int], added: int) -> _Group:
         """Return an empty group.
@@ -275,7 +330,9 @@ class Recount:
         """
         source = sources.get(number)
         if source is None:
-            raise _UnfitError(f"no snapshot is of its source, {text_of(number)}")
+            raise _UnfitError(
+                f"no snapshot is of its source, {number}" if isinstance(number, int) else "it has no source"
+            )
         begin, end = source.span(first, last)
         if begin >= end:
             raise _UnfitError("no snapshot has it")
@@ -287,11 +344,6 @@ class Recount:
 
     def _sweep_parts(self, refs: _Numbers, since: _Numbers) -> None:
         """Verify the lists of parts: without gaps, of the right size, with the digest that was stored."""
-        sql = (
-            "SELECT p.content, p.offset, p.part, c.hash, c.size, w.size, w.layout, w.hash, c.pack FROM parts AS p "
-            "LEFT JOIN contents AS c ON c.id = p.part LEFT JOIN contents AS w ON w.id = p.content "
-            "ORDER BY p.content, p.offset"
-        )
         current: Optional[int] = None
         expected = position = 0
         layout: object = None
@@ -307,7 +359,7 @@ class Recount:
             if not (intact and complete and hasher.digest() == layout):
                 self.damaged[current] = (whole, "the list of its parts is damaged")
 
-        for content, offset, part, digest, size, whole_size, stored, whole_hash, pack in self.database.stream(sql):
+        for content, offset, part, digest, size, whole_size, stored, whole_hash, pack in self.sweeps.parts():
             if content != current:
                 finish()
                 seen.add(content)
@@ -332,7 +384,7 @@ class Recount:
             except (TypeError, IndexError, struct.error):  # what a damaged row holds may be anything
                 intact = False
         finish()
-        for content, whole_hash in self.database.query("SELECT id, hash FROM contents WHERE layout IS NOT NULL"):
+        for content, whole_hash in self.sweeps.large():
             if content not in seen:
                 digest = whole_hash if isinstance(whole_hash, bytes) else b""
                 self.damaged[content] = (digest, "the list of its parts is missing")
@@ -344,9 +396,7 @@ class Recount:
         distinct: dict[int, int] = {}
         live: dict[int, int] = {}
         wrong = 0
-        for content, digest, size, pack, offset, count, brought, layout in database.stream(
-            "SELECT id, hash, size, pack, offset, refs, since, layout FROM contents"
-        ):
+        for content, digest, size, pack, offset, count, brought, layout in self.sweeps.contents():
             self.contents += 1
             typed = content > 0 and isinstance(size, int) and isinstance(digest, bytes) and len(digest) == 32
             placed = (isinstance(pack, int) and isinstance(offset, int)) or (pack is None and offset is None)
@@ -367,6 +417,10 @@ class Recount:
             booked = brought if brought in kept else inherited.get(brought, 0)
             if count != counted or (layout is None and booked != first):
                 wrong += 1
+        if not self.sweeps.whole:  # what is missing makes all counts wrong
+            self._step("the table of bases", self._bases)
+            self._step("the table of packs", self._count_packs)
+            return distinct
         if wrong:
             self.problem("catalog-corrupt", f"the reference counts or the origin of {wrong:,} contents are wrong")
         twice = 0
@@ -387,6 +441,9 @@ class Recount:
             for content, digest in database.query(f"SELECT id, hash FROM contents WHERE pack IN ({ids})"):
                 self.damaged[content] = (digest if isinstance(digest, bytes) else b"", "its pack is missing")
         return distinct
+
+    def _count_packs(self) -> None:
+        self.packs = self.database.total("SELECT count(*) FROM packs NOT INDEXED")
 
     def _bases(self) -> None:
         """Verify that packs which refer to a base have one, others do not, and that no base has a base itself."""
@@ -427,6 +484,15 @@ class Recount:
                 snapshots=[row.id],
             )
         figures = (sum(source.files[:end]), sum(source.directories[:end]), sum(source.size[:end]), distinct)
+        if not self.sweeps.whole:
+            missing = row.files + row.directories - figures[0] - figures[1]
+            if missing > 0:
+                self.problem(
+                    "snapshot-corrupt",
+                    f"{missing:,} of the {row.files + row.directories:,} entries of snapshot {row.id} cannot be read",
+                    snapshots=[row.id],
+                )
+            return
         if figures != (row.files, row.directories, row.size, row.distinct_size):
             self.problem(
                 "snapshot-corrupt",
@@ -434,6 +500,11 @@ class Recount:
                 f"{row.distinct_size} distinct are stored, {figures[0]}, {figures[2]} and {figures[3]} there",
                 snapshots=[row.id],
             )
+
+
+def _listed(snapshots: Sequence[int]) -> str:
+    """Return the end of a message that names snapshots."""
+    return f", in snapshot {', '.join(map(str, snapshots))}" if snapshots else ""
 
 
 def text_of(value: object) -> str:
