@@ -765,7 +765,7 @@ def test_no_file_takes_the_number_of_a_stream_that_was_closed(snapshots: list[in
 
 @pytest.mark.parametrize(
     "arguments",
-    [["list"], ["restore", "latest", "out"], ["export", "--output", "a.tar"], ["copy", "--destination", "b"]],
+    [["restore", "latest", "out"], ["export", "--output", "a.tar"], ["copy", "--destination", "b"]],
 )
 def test_a_current_directory_that_was_removed_is_named(snapshots: list[int], place: Path, arguments: list[str]) -> None:
     (place / "gone").mkdir()
