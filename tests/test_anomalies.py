@@ -222,7 +222,8 @@ def test_an_encrypted_directory_is_told_by_the_result_the_list_and_the_json(repo
     assert result.problems == ()
     assert result.snapshot == repo.list()[-1]
     assert repo.list()[0].alerts == ()
-    assert result.to_dict()["snapshot"]["alerts"] == [{"kind": "mass-encryption", "message": result.alerts[0].message}]
+    told = {"kind": "mass-encryption", "message": result.alerts[0].message, "acknowledged": False}
+    assert result.to_dict()["snapshot"]["alerts"] == [told]
     assert "mass-encryption" in repr(result)
     assert "mass-encryption" in repr(result.snapshot)
     repo.prune(1)
