@@ -13,6 +13,7 @@ from backuptool import Repository
 from backuptool.operations.check.examining import Examination, PackReport, examine
 from backuptool.storage.connecting import open_database
 from backuptool.storage.database import Database
+from backuptool.storage.lost import Members
 from backuptool.storage.unpacking import PackSource
 
 PACKS = 20
@@ -62,7 +63,7 @@ def test_helpers_find_what_this_process_finds(database: Database, helpers: int) 
     damage(database, 3)
     sql(database.path, "UPDATE packs SET size = 99, codec = 'strange' WHERE id = 5")
     sql(database.path, "UPDATE packs SET data = 7 WHERE id = 7")
-    expected = [examine(database, pack, PackSource(database)) for pack in pack_ids(database)]
+    expected = [examine(database, pack, PackSource(database), Members(database)) for pack in pack_ids(database)]
     assert examined(database, helpers) == expected
     hurt = [report.pack for report in expected if report.damaged]
     assert hurt == [3, 5, 7]
@@ -148,4 +149,4 @@ def test_helper_imports_nothing_from_the_current_directory(
 
 
 def test_a_pack_that_was_pruned_meanwhile_is_no_damage(database: Database) -> None:
-    assert examine(database, 9999, PackSource(database)) == PackReport(9999)
+    assert examine(database, 9999, PackSource(database), Members(database)) == PackReport(9999)

@@ -301,13 +301,20 @@ class Oracle:
                 broken.add(link)  # a name that is lost is missed by the others of its file
         return {key for key, link in found.items() if link not in broken}
 
-    def known(self, path: Path) -> Set[Tuple[int, bytes]]:
-        """Return (snapshot, path) of what an index of files still knows, or what there is a row of."""
+    def known(self, path: Path, index_is_whole: bool) -> Set[Tuple[int, bytes]]:
+        """Return (snapshot, path) of what an index of files still knows, or what there is a row of.
+
+        Args:
+            path: The damaged file.
+            index_is_whole: The index of added versions was not damaged, and rows cannot be read rather than are wrong.
+        """
         there = self.readable(path)
         rows = set(there["files"])
         with closing(_connected(path)) as connection, suppress(sqlite3.Error):
             sql = "SELECT source, path, first FROM files INDEXED BY files_last WHERE last IS NOT NULL"
             rows |= set(connection.execute(sql).fetchall())
+        if index_is_whole:
+            rows |= {row[:3] for row in self.rows["files"].values() if row[4]}
         links = {(number, row[18]) for number, _, row in self.versions() if row[18] and row[:3] not in there["files"]}
         return {
             (number, name)
@@ -337,7 +344,9 @@ def _connected(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def not_given(saved: Saved, oracle: Oracle, data: bytes, work: Path) -> Tuple[Set[Tuple[int, bytes]], CheckResult]:
+def not_given(
+    saved: Saved, oracle: Oracle, data: bytes, work: Path, may_spell: bool
+) -> Tuple[Set[Tuple[int, bytes]], CheckResult]:
     """Return what could be read and did not come back, and what check says."""
     with opened(data, work) as repo:
         recoverable = oracle.recoverable(Path(repo.path))
@@ -351,7 +360,7 @@ def not_given(saved: Saved, oracle: Oracle, data: bytes, work: Path) -> Tuple[Se
         lines
     )
     named = {(number, os.fsencode(p.path)) for p in found.problems for number in p.snapshots}
-    missed = {key for key in hit if (key[0], key[1] or b".") not in named} & oracle.known(Path(repo.path))
+    missed = {key for key in hit if (key[0], key[1] or b".") not in named} & oracle.known(Path(repo.path), may_spell)
     assert missed == set(), lines
     return {(n, path) for n, path in gone if (n, path) in recoverable}, found
 
@@ -362,7 +371,7 @@ def test_whatever_can_be_read_beside_a_lost_page_comes_back(small: Saved, work: 
     (work / "sound.db").write_bytes(small.data)
     oracle = Oracle.of(work / "sound.db")
     for page in small.pages(table):
-        missing, _ = not_given(small, oracle, small.without(page, length=length), work)
+        missing, _ = not_given(small, oracle, small.without(page, length=length), work, not length)
         assert missing == set(), page
 
 

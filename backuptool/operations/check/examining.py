@@ -16,7 +16,7 @@ import attrs
 from ...errors import ContentMissingError, CorruptionError
 from ...storage.connecting import open_address
 from ...storage.database import Database
-from ...storage.lost import members_beside_gaps
+from ...storage.lost import Members
 from ...storage.unpacking import PackSource
 from ..processes import Channel, Helper, HelperFailedError, helpers_for, keep_memory, processors, start_helpers
 
@@ -50,20 +50,15 @@ class PackReport:
         return (self.pack, self.read_bytes, self.damage, self.damaged)
 
 
-def examine(database: Database, pack: int, source: PackSource) -> PackReport:
+def examine(database: Database, pack: int, source: PackSource, known: Members) -> PackReport:
     """Read, decompress and hash a pack. Its members, its bytes and its base are read in one state of the database."""
-    members: Sequence[Sequence[object]] = ()
+    members: Sequence[Sequence[Any]] = ()
     try:
         with database.read_transaction():
-            try:
-                members = database.query(
-                    "SELECT id, hash, size, offset FROM contents WHERE pack = ? ORDER BY offset", (pack,)
-                )
-            except CorruptionError:
-                members = members_beside_gaps(database, pack)
+            members = known.of(pack)
             unpacking = source.read(pack)
     except CorruptionError as exc:
-        return _unreadable(database, pack, exc, bool(members))
+        return _unreadable(pack, exc, members)
     unpacked = unpacking.result()
     view = memoryview(unpacked.data)
     damaged = []
@@ -79,15 +74,11 @@ def examine(database: Database, pack: int, source: PackSource) -> PackReport:
     return PackReport(pack, read_bytes, unpacked.damage, tuple(damaged))
 
 
-def _unreadable(database: Database, pack: int, exc: CorruptionError, known: bool) -> PackReport:
-    if not known and isinstance(exc, ContentMissingError):
+def _unreadable(pack: int, exc: CorruptionError, members: Sequence[Sequence[Any]]) -> PackReport:
+    if not members and isinstance(exc, ContentMissingError):
         return PackReport(pack)  # a prune has emptied it meanwhile
-    try:
-        members = [row[:2] for row in members_beside_gaps(database, pack)]
-    except CorruptionError:
-        members = []
     why = f"pack {pack} cannot be read"
-    damaged = ((content, digest if isinstance(digest, bytes) else b"", why) for content, digest in members)
+    damaged = ((content, digest if isinstance(digest, bytes) else b"", why) for content, digest, *_ in members)
     return PackReport(pack, 0, f"it cannot be read: {exc.reason}", tuple(damaged))
 
 
@@ -95,9 +86,9 @@ def serve(channel: Channel, address: Any) -> None:
     """Examine packs for another process: some ids at a time, until there are no more."""
     keep_memory()
     database = open_address(address, 10.0)
-    source = PackSource(database)
+    source, known = PackSource(database), Members(database)
     while True:
-        channel.send([examine(database, pack, source).to_tuple() for pack in channel.receive()])
+        channel.send([examine(database, pack, source, known).to_tuple() for pack in channel.receive()])
 
 
 class _Work:
@@ -200,11 +191,11 @@ class Examination:
     def reports(self) -> Iterator[PackReport]:
         """Yield a report for each pack, in no order; this process takes its share."""
         work = self._work
-        source = PackSource(self._database)
+        source, known = PackSource(self._database), Members(self._database)
         while True:
             packs = work.take()
             for pack in packs:
-                yield examine(self._database, pack, source)
+                yield examine(self._database, pack, source, known)
             yield from work.reports()
             if not packs:
                 for examiner in self._examiners:

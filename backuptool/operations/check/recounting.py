@@ -109,6 +109,7 @@ class Recount:
     sweeps: Sweeps = attrs.field(init=False)
     ids: dict[int, list[int]] = attrs.Factory(dict)
     _has_damaged_rows: bool = False
+    _inherited: Optional[dict[int, int]] = None  # heirs of pruned snapshots, if they could be read
 
     def __attrs_post_init__(self) -> None:
         self.sweeps = Sweeps(self.database)
@@ -121,6 +122,7 @@ class Recount:
         self._step("the table of settings", self._settings)
         found = self._step("the table of snapshots", self._snapshot_rows)
         rows = found or []
+        self._inherited = self._step("the record of pruned snapshots", lambda: self._heirs(rows))
         self._step("what is kept beside snapshots", self._records)
         self._step("the record of restore drills", self._drills)
         self._step("the table of sources", self._sources)
@@ -219,11 +221,15 @@ class Recount:
                     f"the description of snapshot {row.id} (time, source, note, tags, sizes) is not as it was saved",
                     snapshots=[row.id],
                 )
+        return rows
+
+    def _heirs(self, rows: Sequence[SnapshotRow]) -> dict[int, int]:
         known = {row.id for row in rows}
-        for pruned, heir in heirs(self.database).items():
+        found = heirs(self.database)
+        for pruned, heir in found.items():
             if heir not in known or pruned in known:
                 self.problem("catalog-corrupt", f"what snapshot {pruned} brought is booked on {heir}, which cannot be")
-        return rows
+        return found
 
     def _damaged_snapshot(self, exc: CorruptionError) -> None:
         number = exc.snapshot if isinstance(exc, SnapshotRowError) else None
@@ -392,7 +398,7 @@ class Recount:
     def _sweep_contents(self, refs: _Numbers, since: _Numbers, kept: set[int]) -> dict[int, int]:
         """Compare the reference counts and the fill of the packs; return each snapshot's distinct size."""
         database = self.database
-        inherited = heirs(database)
+        inherited = self._inherited or {}
         distinct: dict[int, int] = {}
         live: dict[int, int] = {}
         wrong = 0
@@ -415,7 +421,7 @@ class Recount:
             elif layout is None:
                 distinct[first] = distinct.get(first, 0) + size
             booked = brought if brought in kept else inherited.get(brought, 0)
-            if count != counted or (layout is None and booked != first):
+            if count != counted or (layout is None and booked != first and self._inherited is not None):
                 wrong += 1
         if not self.sweeps.whole:  # what is missing makes all counts wrong
             self._step("the table of bases", self._bases)
