@@ -19,7 +19,13 @@ __all__ = ["LostRow", "Members", "contents_beside_gaps", "lost_rows", "parts_bes
 #: Rows read at a time.
 _PAGE = 4096
 
-#: Ids tried one by one behind a gap if the index of hashes cannot tell which there are.
+#: Ids are tried one by one until so many could not be read, then every second one, and so on: a page has fewer.
+_STEP_SHARE = 1024
+
+#: Contents read one by one before a page is tried again.
+_BY_ID = 256
+
+#: Ids tried behind a gap if the index of hashes cannot tell which there are.
 _MOST_IDS = 10_000_000
 
 #: Statements by which paths are spelled out. Each takes 20 to 50 µs, so this is some seconds, and a thousand paths.
@@ -56,18 +62,17 @@ def contents_beside_gaps(database: Database, columns: str) -> Iterator[Any]:
         except CorruptionError:
             if ids is None:
                 ids = _content_ids(database)
-            # One by one, until a page can be read again.
-            position = bisect_right(ids, last)
-            while position < len(ids):
-                row = content_row(database, ids[position], columns)
-                position += 1
-                last = ids[position - 1]
+            # One by one, until a page can be read again; where nothing can for long, in growing steps.
+            position, found, failed = bisect_right(ids, last), 0, 0
+            while found < _BY_ID:
+                if position >= len(ids):
+                    return
+                last = ids[position]
+                row = content_row(database, last, columns)
+                found, failed = (found, failed + 1) if row is None else (found + 1, 0)
+                position += 1 + failed // _STEP_SHARE
                 if row:
                     yield row
-                if position % 64 == 0 and row:
-                    break
-            else:
-                return
             continue
         yield from rows
         if len(rows) < _PAGE:
