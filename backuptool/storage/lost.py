@@ -28,8 +28,8 @@ _BY_ID = 256
 #: Ids tried behind a gap if the index of hashes cannot tell which there are.
 _MOST_IDS = 10_000_000
 
-#: Statements by which paths are spelled out. Each takes 20 to 50 µs, so this is some seconds, and a thousand paths.
-_MOST_QUESTIONS = 200_000
+#: Statements by which paths are spelled out. Each takes 20 to 100 µs, so this is some seconds, and some hundred paths.
+_MOST_QUESTIONS = 50_000
 
 
 class LostRow(NamedTuple):
