@@ -441,6 +441,23 @@ def test_files_beside_one_whose_content_is_lost_can_be_opened(small: Saved, work
             assert (len(data), hashlib.sha256(data).hexdigest()) == small.trees[4][path][4]
 
 
+@pytest.mark.parametrize("table", ["files", "contents"])
+def test_paths_of_a_snapshot_with_lost_pages_end_in_errors_of_this_package_alone(
+    small: Saved, work: Path, table: str
+) -> None:
+    """Files that are open ask with connections that they borrow."""
+    read = 0
+    for page in small.pages(table):
+        with opened(small.without(page), work) as repo:
+            for name in ("log", "sub", "one.txt"):
+                try:
+                    path = repo.tree(4) / name
+                    read += len(path.read_bytes()) if path.is_file() else len(list(path.iterdir()))
+                except (BackuptoolError, FileNotFoundError):
+                    pass
+    assert read > 0
+
+
 @pytest.fixture(scope="module")
 def small(saved: Saved, tmp_path_factory: pytest.TempPathFactory) -> Saved:
     """The same in small pages, so that the tables have many."""

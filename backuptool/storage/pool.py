@@ -203,6 +203,11 @@ class BorrowingDatabase(Database):
         with self._pool.reading() as database:
             return database.query(sql, parameters)
 
+    def stream(self, sql: str, parameters: Sequence[Any] = (), batch: int = 1024) -> Iterator[Any]:
+        """Yield rows as they are found; a connection is borrowed until it is exhausted or closed."""
+        with self._pool.reading() as database:
+            yield from database.stream(sql, parameters, batch)
+
 
 def _settings() -> list[tuple[str, object]]:
     import uuid  # imported here: it takes as long as listing snapshots

@@ -39,7 +39,7 @@ _CODES = frozenset({0, 1, 3, 10})
 
 #: What each outcome asks of check and of restore: the exit codes that they may have.
 _WANTED: Dict[str, Tuple[frozenset[int], frozenset[int]]] = {
-    "refused": (frozenset({1, 10}), frozenset({1, 10})),
+    "refused": (frozenset({1, 3, 10}), frozenset({1, 10})),
     "named": (frozenset({1, 3}), frozenset({1, 3})),
     "check": (frozenset({1, 3}), frozenset({0, 1, 3})),
     "restore": (frozenset({0, 1, 3}), frozenset({1, 3})),
