@@ -17,10 +17,11 @@ from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 import attrs
 import pytest
-from conftest import noise, write, write_tree
+from conftest import PASSWORD, cheapened_argon2, noise, write, write_tree
 from trees import Facts, facts, make_some_of_everything
 
 from backuptool import BackuptoolError, CheckResult, Repository
+from backuptool.storage.lost import contents_beside_gaps
 
 MIB = 1 << 20
 
@@ -456,6 +457,34 @@ def test_paths_of_a_snapshot_with_lost_pages_end_in_errors_of_this_package_alone
                 except (BackuptoolError, FileNotFoundError):
                     pass
     assert read > 0
+
+
+def test_contents_whose_numbers_are_not_known_are_looked_for_in_growing_steps(small: Saved, work: Path) -> None:
+    pages = [page for name in ("contents", "contents_hash", "sqlite_sequence") for page in small.pages(name)[:1]]
+    with opened(small.without(*pages), work) as repo, repo._pool.reading() as database:
+        statements: List[str] = []
+        database.trace(statements.append)
+        assert list(contents_beside_gaps(database, "c.id")) == []
+        database.trace(None)
+    assert 1000 < len(statements) < 20_000
+
+
+def test_encrypted_repository_is_read_beside_what_its_cipher_refuses(work: Path) -> None:
+    pytest.importorskip("apsw")
+    source = write_tree(work / "source", {f"{number:02}": b"%d" % number * 99 for number in range(30)})
+    with cheapened_argon2(), Repository(work / "secret.db", password=PASSWORD, max_helpers=0) as repo:
+        repo.snapshot(source)
+        with repo._pool.reading() as database:
+            page = database.total("SELECT rootpage FROM sqlite_master WHERE name = 'contents'")
+        repo.close()
+        data = bytearray((work / "secret.db").read_bytes())
+        data[(page - 1) * 16384 : page * 16384] = bytes(16384)
+        (work / "secret.db").write_bytes(data)
+        found = repo.check()
+        restored = repo.restore(1, work / "out")
+    lost = {problem.path for problem in found.problems if problem.snapshots == (1,) and problem.path}
+    assert lost == {f"{number:02}" for number in range(30)}
+    assert {problem.path for problem in restored.problems} - {"."} == lost
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ __all__ = ["LostRow", "Members", "contents_beside_gaps", "lost_rows", "parts_bes
 #: Rows read at a time.
 _PAGE = 4096
 
-#: Ids are tried one by one until so many could not be read, then every second one, and so on: a page has fewer.
+#: Ids are tried one by one until so many could not be read, then every second one, then every fourth, and so on.
 _STEP_SHARE = 1024
 
 #: Contents read one by one before a page is tried again.
@@ -70,7 +70,7 @@ def contents_beside_gaps(database: Database, columns: str) -> Iterator[Any]:
                 last = ids[position]
                 row = content_row(database, last, columns)
                 found, failed = (found, failed + 1) if row is None else (found + 1, 0)
-                position += 1 + failed // _STEP_SHARE
+                position += 1 << failed // _STEP_SHARE
                 if row:
                     yield row
             continue

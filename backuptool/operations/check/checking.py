@@ -7,6 +7,7 @@ pack is read, decompressed and hashed (examining); last, damaged contents are tr
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Iterator, Optional, Sequence
 
 import attrs
@@ -100,6 +101,7 @@ class _Check:
     damaged: dict[int, tuple[bytes, str]] = attrs.Factory(dict)  # (hash, what is wrong) by content id
     sweeps: Sweeps = attrs.field(init=False)  # how the catalog can be read
     ids: dict[int, list[int]] = attrs.Factory(dict)  # of snapshots, by source
+    _fails: bool = False  # a statement of SQLite's own checks did not come to its end
     _noted: set[Problem] = attrs.Factory(set)
 
     def problem(self, kind: str, message: str, *, path: str = "", snapshots: Sequence[int] = ()) -> None:
@@ -121,6 +123,7 @@ class _Check:
             try:
                 rows = self.database.query(f"PRAGMA {pragma}")
             except CorruptionError as exc:
+                self._fails = True
                 self.problem("database-corrupt", f"SQLite's own check did not come to its end: {exc.reason}")
                 continue
             for row in rows:
@@ -157,7 +160,8 @@ class _Check:
     def catalog(self) -> None:
         """Compare the catalog with itself."""
         recount = Recount(self.database, self.reporter, self.problem, self.unreadable, self.damaged)
-        with self.database.read_transaction():
+        # The cipher of an encrypted file reads nothing more in a transaction in which it has once failed.
+        with nullcontext() if self._fails else self.database.read_transaction():
             recount.run()
         self.snapshots, self.files = recount.snapshots, recount.files
         self.contents, self.packs = recount.contents, recount.packs

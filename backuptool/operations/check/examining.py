@@ -57,8 +57,12 @@ def examine(database: Database, pack: int, source: PackSource, known: Members) -
         with database.read_transaction():
             members = known.of(pack)
             unpacking = source.read(pack)
-    except CorruptionError as exc:
-        return _unreadable(pack, exc, members)
+    except CorruptionError:
+        try:  # a transaction in which the cipher of an encrypted file has failed reads nothing more
+            members = known.of(pack)
+            unpacking = source.read(pack)
+        except CorruptionError as exc:
+            return _unreadable(pack, exc, members)
     unpacked = unpacking.result()
     view = memoryview(unpacked.data)
     damaged = []
