@@ -16,16 +16,14 @@ import attrs
 
 from ...errors import CorruptionError
 from ...progress import Reporter
-from ...storage.chunking import Chunking
 from ...storage.compression import ZSTD_BASE
 from ...storage.database import Database
 from ...storage.digest import MODULUS, layout_entry, row_hash, to_bytes
-from ...storage.drills import damaged_drills
 from ...storage.lost import lost_rows
-from ...storage.records import damaged_records
-from ...storage.snapshots import SnapshotRow, SnapshotRowError, heirs, snapshot_rows, snapshots_by_index
+from ...storage.snapshots import SnapshotRow, snapshots_by_index
 from ..validating import flaw
 from .beside import Beside, Sweeps
+from .small_tables import SmallTables, text_of
 
 __all__ = ["Recount", "text_of"]
 
@@ -119,13 +117,14 @@ class Recount:
 
         A table that SQLite cannot read is named, and the next one follows.
         """
-        self._step("the table of settings", self._settings)
-        found = self._step("the table of snapshots", self._snapshot_rows)
+        small = SmallTables(self.database, self.problem)
+        self._step("the table of settings", small.settings)
+        found = self._step("the table of snapshots", small.snapshot_rows)
         rows = found or []
-        self._inherited = self._step("the record of pruned snapshots", lambda: self._heirs(rows))
-        self._step("what is kept beside snapshots", self._records)
-        self._step("the record of restore drills", self._drills)
-        self._step("the table of sources", self._sources)
+        self._inherited = self._step("the record of pruned snapshots", lambda: small.heirs(rows))
+        self._step("what is kept beside snapshots", small.records)
+        self._step("the record of restore drills", small.drills)
+        self._step("the table of sources", small.sources)
         self.snapshots = len(rows)
         self._step("the index of snapshots", lambda: self._snapshots_of_sources(rows))
         if not self.ids:
@@ -133,7 +132,7 @@ class Recount:
                 self.ids.setdefault(row.source, []).append(row.id)
         if self.ids or found is not None:
             self._step("the catalog", lambda: self._recount(rows))
-        self._step("the counters", self._counters)
+        self._step("the counters", small.counters)
 
     def _step(self, what: str, step: Callable[[], T]) -> Optional[T]:
         """Do a step; what SQLite cannot read of it is a problem."""
@@ -178,62 +177,12 @@ class Recount:
             snapshots=snapshots,
         )
 
-    def _counters(self) -> None:
-        for table in ("snapshots", "contents"):
-            used = self.database.value(f"SELECT max(id) FROM {table}") or 0
-            counter = self.database.value("SELECT max(seq) FROM sqlite_sequence WHERE name = ?", (table,)) or 0
-            if not isinstance(counter, int) or counter < used:
-                self.problem("catalog-corrupt", f"the counter of {table} is below a number that is in use")
-
-    def _sources(self) -> None:
-        """Read every source: snapshots are read without those that SQLite cannot read."""
-        self.database.query("SELECT id, host, root FROM sources ORDER BY id")
-
     def _numbers(self) -> tuple[_Numbers, _Numbers]:
         """Return where the references to each content and its first snapshot are noted."""
         count, highest = self.database.query("SELECT count(*), max(0, coalesce(max(id), 0)) FROM contents")[0]
         if highest > 8 * count + (1 << 20):  # much was pruned, or a damaged row claims any number
             return defaultdict(int), defaultdict(lambda: _NONE)
         return array("q", bytes(8 * (highest + 1))), array("q", [_NONE]) * (highest + 1)
-
-    def _settings(self) -> None:
-        settings = {
-            text_of(name): text_of(value) if isinstance(value, bytes) else value
-            for name, value in self.database.query("SELECT name, value FROM settings")
-        }
-        known = {"id", "swept_content", *(name for name, _ in Chunking().settings())}
-        if self.database.encrypted:
-            known |= {"seal", "key_page"}
-        try:
-            Chunking.from_settings(settings)
-            intact = set(settings) <= known and len(bytes.fromhex(settings["id"])) == 16
-        except (KeyError, TypeError, ValueError):
-            intact = False
-        if not intact:
-            self.problem("catalog-corrupt", "the settings of the repository are damaged")
-
-    def _snapshot_rows(self) -> list[SnapshotRow]:
-        rows = snapshot_rows(self.database, on_damage=self._damaged_snapshot)
-        for row in rows:
-            if row.compute_digest() != row.digest:
-                self.problem(
-                    "snapshot-corrupt",
-                    f"the description of snapshot {row.id} (time, source, note, tags, sizes) is not as it was saved",
-                    snapshots=[row.id],
-                )
-        return rows
-
-    def _heirs(self, rows: Sequence[SnapshotRow]) -> dict[int, int]:
-        known = {row.id for row in rows}
-        found = heirs(self.database)
-        for pruned, heir in found.items():
-            if heir not in known or pruned in known:
-                self.problem("catalog-corrupt", f"what snapshot {pruned} brought is booked on {heir}, which cannot be")
-        return found
-
-    def _damaged_snapshot(self, exc: CorruptionError) -> None:
-        number = exc.snapshot if isinstance(exc, SnapshotRowError) else None
-        self.problem("catalog-corrupt", str(exc), snapshots=[] if number is None else [number])
 
     def _snapshots_of_sources(self, rows: Sequence[SnapshotRow]) -> None:
         """Find which snapshots each source has, also those whose rows are lost: an index has their numbers."""
@@ -244,17 +193,6 @@ class Recount:
                 self.problem("catalog-corrupt", f"the row of snapshot {number} is lost", snapshots=[number])
         for number in sorted(known):
             self.ids.setdefault(known[number], []).append(number)
-
-    def _records(self) -> None:
-        """Verify what is kept beside the snapshots; it says nothing of the files."""
-        for what, number in damaged_records(self.database):
-            snapshots = [number] if isinstance(number, int) else []
-            message = f"the {what} row of snapshot {number} is not as it was saved; its files are not concerned"
-            self.problem("snapshot-corrupt", message, snapshots=snapshots)
-
-    def _drills(self) -> None:
-        for number in damaged_drills(self.database):
-            self.problem("catalog-corrupt", f"the record of restore drill {number} is not as it was written")
 
     def _sweep_files(self, sources: dict[int, _Source], refs: _Numbers, since: _Numbers) -> None:
         """Add up what the versions contribute to the snapshots that have them."""
@@ -511,8 +449,3 @@ class Recount:
 def _listed(snapshots: Sequence[int]) -> str:
     """Return the end of a message that names snapshots."""
     return f", in snapshot {', '.join(map(str, snapshots))}" if snapshots else ""
-
-
-def text_of(value: object) -> str:
-    """Return a text of the database as str, whatever it is."""
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
