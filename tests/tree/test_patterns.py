@@ -11,8 +11,7 @@ from typing import Dict, List, Tuple
 
 import pytest
 from conftest import write_tree
-from hypothesis import given
-from hypothesis import strategies as st
+from properties import given, st
 
 from backuptool import PatternError
 from backuptool.tree.patterns import Patterns
