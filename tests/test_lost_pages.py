@@ -470,7 +470,8 @@ def test_contents_whose_numbers_are_not_known_are_looked_for_in_growing_steps(sm
 
 
 def test_encrypted_repository_is_read_beside_what_its_cipher_refuses(work: Path) -> None:
-    pytest.importorskip("apsw")
+    for library in ("apsw", "cryptography"):
+        pytest.importorskip(library)
     source = write_tree(work / "source", {f"{number:02}": b"%d" % number * 99 for number in range(30)})
     with cheapened_argon2(), Repository(work / "secret.db", password=PASSWORD, max_helpers=0) as repo:
         repo.snapshot(source)
