@@ -16,7 +16,6 @@ import attrs
 from ..errors import CorruptionError
 from ..progress import Reporter
 from ..results.export import ExportResult, TarCompression
-from ..results.problem import Problem
 from ..storage.compression import stream_compressor
 from ..storage.database import Database
 from ..storage.digest import FileVersion
@@ -123,8 +122,8 @@ def export(
         tar_bytes=stream.tar_bytes,
         written_bytes=stream.written_bytes,
         elapsed_seconds=time.monotonic() - begin,
-        unmatched=run.unmatched(),
-        problems=(*run.findings.problems(), *run.nothing_found()),
+        unmatched=run.selection.unmatched,
+        problems=(*run.findings.problems(), *run.selection.nothing_found(snapshot.id)),
     )
 
 
@@ -181,9 +180,8 @@ class _Export:
     def __init__(self, database: Database, snapshot: SnapshotRow, options: ExportOptions, reporter: Reporter) -> None:
         self._database = database
         self._snapshot = snapshot
-        self._options = options
         self._reporter = reporter
-        self._selection = Selection(options.include, options.exclude)
+        self.selection = Selection(options.include, options.exclude)
         self._reader = ContentReader(database)
         self._links: dict[object, bytes] = {}
         self._inside = False  # of a file in the stream
@@ -197,7 +195,7 @@ class _Export:
             window: list[CatalogFile] = []
             size = 0
             vouched = VouchedFiles(self._database, self._snapshot)
-            for file in _together(self._selection.among(vouched, self.findings.problem)):
+            for file in _together(self.selection.among(vouched, self.findings.problem)):
                 window.append(file)
                 size += file.version.size if _is_small(file) else 0
                 if size >= _WINDOW_BYTES or len(window) >= _WINDOW_MEMBERS:
@@ -227,7 +225,7 @@ class _Export:
                 done_files=self.files,
                 total_files=self._snapshot.files,
                 done_bytes=self.content_bytes,
-                total_bytes=self._snapshot.size if self._selection.everything else None,
+                total_bytes=self._snapshot.size if self.selection.everything else None,
                 path=version.path,
             )
             try:
@@ -318,18 +316,6 @@ class _Export:
             part = min(length, len(_ZEROS))
             self._stream.write(_ZEROS[:part])
             length -= part
-
-    def unmatched(self) -> tuple[str, ...]:
-        """Return what was to be included and matched nothing, where something else was found."""
-        return self._selection.unmatched
-
-    def nothing_found(self) -> list[Problem]:
-        """Return a problem if what was to be included is not in the snapshot."""
-        if not self._options.include or self._selection.found:
-            return []
-        names = ", ".join(self._options.include)
-        message = f"nothing in snapshot {self._snapshot.id} matches {names}; paths are relative to the source"
-        return [Problem(kind="nothing-found", path="", message=message)]
 
 
 def _together(files: Iterable[CatalogFile]) -> Iterator[CatalogFile]:

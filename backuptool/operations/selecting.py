@@ -10,6 +10,7 @@ import stat
 from typing import AbstractSet, Callable, Iterable, Iterator, Optional, Sequence
 
 from ..errors import UnsafePathError
+from ..results.problem import Problem
 from ..storage.digest import FileVersion
 from ..storage.files import CatalogFile
 from ..tree.confined import require_safe, split
@@ -35,6 +36,7 @@ class Selection:
     def __init__(
         self, include: Sequence[str], exclude: Sequence[str], only: Optional[AbstractSet[bytes]] = None
     ) -> None:
+        self._lines = tuple(include)
         self._include = Patterns(paths_or_patterns(include)) if include else None
         self._exclude = Patterns(paths_or_patterns(exclude)) if exclude else None
         self._only = only
@@ -48,6 +50,13 @@ class Selection:
     def unmatched(self) -> tuple[str, ...]:
         """Return what was to be included and matched nothing, where something else was found."""
         return tuple(self._waiting) if self.found else ()
+
+    def nothing_found(self, snapshot: int) -> list[Problem]:
+        """Return a problem if what was to be included is not in a snapshot: a misspelling should not pass."""
+        if not self._lines or self.found:
+            return []
+        message = f"nothing in snapshot {snapshot} matches {', '.join(self._lines)}; paths are relative to the source"
+        return [Problem(kind="nothing-found", path="", message=message)]
 
     def __contains__(self, version: FileVersion) -> bool:
         return self.selects(version.path, version.kind == b"d")

@@ -17,7 +17,6 @@ import attrs
 
 from ...errors import CorruptionError, RestoreError
 from ...progress import Reporter
-from ...results.problem import Problem
 from ...results.restore import OverwritePolicy, RestoreResult
 from ...storage.bases import bases_by_pack
 from ...storage.database import Database
@@ -150,7 +149,7 @@ class _Restore:
             dry_run=options.dry_run,
             elapsed_seconds=time.monotonic() - begin,
             unmatched=self._selection.unmatched,
-            problems=(*self._findings.problems(), *self._nothing_found()),
+            problems=(*self._findings.problems(), *self._selection.nothing_found(self._snapshot.id)),
         )
 
     def _new_placing(self, destination: Place) -> Placing:
@@ -362,14 +361,6 @@ class _Restore:
         for number, version in enumerate(reversed(directories)):
             self._reporter.report("metadata", done_files=number, total_files=len(directories), path=version.path)
             self._guarded(lambda file: self._placing.finish_directory(file.version), CatalogFile(version, None))
-
-    def _nothing_found(self) -> list[Problem]:
-        """Return a problem if what was to be included is not in the snapshot: a misspelling should not pass."""
-        if not self._options.include or self._selection.found:
-            return []
-        names = ", ".join(self._options.include)
-        message = f"nothing in snapshot {self._snapshot.id} matches {names}; paths are relative to the source"
-        return [Problem(kind="nothing-found", path="", message=message)]
 
 
 def _unpacked(item: Union[bytes, CatalogFile]) -> CatalogFile:
