@@ -87,7 +87,7 @@ def drill(
         finished_ns=clock(),
         files=comparison.files,
         size_bytes=comparison.size,
-        failed_files=comparison.failed or int(any(problem.kind == "snapshot-corrupt" for problem in restored.problems)),
+        failed_files=comparison.failed,
         complete=paths is None and not comparison.without,
     )
     unrecorded = _record(pool, snapshot, found)

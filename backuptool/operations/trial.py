@@ -65,6 +65,7 @@ class TrialComparison:
         self._reporter = reporter
         self._excused = {what for what in _NOT_HELD if any(p.kind == f"{what}-not-restored" for p in problems)}
         self._named = {problem.path for problem in problems if not problem.kind.endswith("-not-restored")}
+        self._list_is_wrong = any(problem.kind == "snapshot-corrupt" for problem in problems)
         self._links: dict[Tuple[object, ...], Tuple[int, int]] = {}
         self._unwritten = {path: exc for path, exc in unwritten.items() if exc.errno in _OF_THE_PLACE}
         self.files = self.size = self.failed = self.without = 0
@@ -114,6 +115,8 @@ class TrialComparison:
         if expected is not None and found != expected:
             self.failed += abs(expected - found)
             self._note("", f"the snapshot should have {expected:,} files, and {found:,} are there; run check")
+        if self._list_is_wrong and not self.failed:  # what came back is what the catalog has, and not what was saved
+            self.failed = 1
 
     def _fail(self, path: bytes, message: str) -> None:
         self.failed += 1
