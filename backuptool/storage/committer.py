@@ -180,7 +180,7 @@ class Committer:
 
     def _insert_packs(self, packs: Sequence[CompressedPack], known: Mapping[bytes, int], alone: bool) -> list[bytes]:
         database = self._database
-        pack_id = (database.value("SELECT max(id) FROM packs") or 0) + 1
+        pack_id = database.total("SELECT max(id) FROM packs") + 1
         content_id = next_content_id(database)
         now = self._clock()
         resolved: list[bytes] = []

@@ -50,10 +50,6 @@ class Gap(NamedTuple):
     low: Key
     high: Optional[Key]
 
-    def holds(self, key: Key) -> bool:
-        """Tell whether a row with this key would be in it."""
-        return key > self.low and (self.high is None or key < self.high)
-
 
 OnGap = Callable[[Gap], object]
 

@@ -288,7 +288,7 @@ class Pruning:
         """Remove the contents that interrupted snapshots left; those of a snapshot running now are spared."""
         database = self.database
         swept = self._number(database.value("SELECT value FROM settings WHERE name = 'swept_content'") or 0)
-        newest = database.value("SELECT max(id) FROM contents") or 0
+        newest = database.total("SELECT max(id) FROM contents")
         until = min(self._first_young_content(), newest + 1)
         if until <= swept + 1:
             return

@@ -124,7 +124,7 @@ class Repacking:
         """Write what is left in packs into new ones. A damaged pack is left as it is, and named."""
         database = self.database
         # A number is not used again: whoever restores beside this has packs in memory by their numbers.
-        self.next_pack = (database.value("SELECT max(id) FROM packs") or 0) + 1
+        self.next_pack = database.total("SELECT max(id) FROM packs") + 1
         source = PackSource(database)
         alone = _Pieces()
         referring: dict[int, list[tuple[int, int]]] = {}  # (pack, live) by base
